@@ -1,0 +1,87 @@
+package keystore
+
+import "errors"
+
+// Why a credential does not pass. The adapter in front decides which of these
+// a caller may be told; see the table in package caddymodule.
+var (
+	// ErrNoCredential: the request carries nothing in credential position,
+	// or a scheme that is not ours.
+	ErrNoCredential = errors.New("no credential")
+	// ErrMalformed: what stands in credential position is ambiguous or
+	// broken as a message (repeated, comma-joined, control characters).
+	ErrMalformed = errors.New("malformed credential")
+	// ErrInvalid: undecodable, made up, unknown or wrong. Callers must not be
+	// able to tell these apart.
+	ErrInvalid = errors.New("invalid credential")
+
+	// The caller has proved that the credential is its own, but:
+	ErrBlocked     = errors.New("key is blocked")
+	ErrExpired     = errors.New("key is expired")
+	ErrDeactivated = errors.New("key is deactivated")
+	ErrSuperseded  = errors.New("secret was superseded")
+	// ErrTokenExpired is the access token's own end; its key may be well.
+	ErrTokenExpired = errors.New("access token is expired")
+
+	// ErrScope: the credential is good but lacks a required scope.
+	ErrScope = errors.New("scope is missing")
+	// ErrKeyType: the credential is good but its key is of another type.
+	ErrKeyType = errors.New("key type is not allowed")
+)
+
+// Why an answer cannot be given at all. None of these is a denial.
+var (
+	// ErrStale: the lease is over, so this node cannot know.
+	ErrStale = errors.New("lease is over")
+	// ErrUnavailable: the store was needed and did not answer.
+	ErrUnavailable = errors.New("store is unavailable")
+	// ErrPositionLost: the log no longer holds the position asked for, or
+	// holds another change there. The store was restored, has failed over,
+	// or was pruned: whatever was cached before is void.
+	ErrPositionLost = errors.New("position in the change log is lost")
+)
+
+// Why a management call is refused.
+var (
+	ErrKeyNotFound          = errors.New("key not found")
+	ErrOrganizationNotFound = errors.New("organization not found")
+	ErrOrganizationExists   = errors.New("organization exists")
+	ErrNameTaken            = errors.New("name is taken")
+	ErrNeverExpires         = errors.New("key never expires")
+	ErrForbidden            = errors.New("caller may not do this")
+	// ErrStaleEdit: the record changed since the revision the caller edits.
+	ErrStaleEdit = errors.New("revision does not match")
+	// Idempotency-Key: the same key with another body, with a call that is
+	// still running, and with an answer whose secret is no longer kept.
+	ErrReplayMismatch   = errors.New("idempotency key was used for another request")
+	ErrReplayRunning    = errors.New("request with this idempotency key is still running")
+	ErrReplaySecretGone = errors.New("answer with the secret is no longer kept")
+)
+
+// Why a store does not open. Each is fatal at start.
+var (
+	ErrWrongMasterKey = errors.New("master key does not open this store")
+	ErrCorrupt        = errors.New("store is corrupt")
+	ErrNewerSchema    = errors.New("store was written by a newer version")
+	ErrStoreInUse     = errors.New("store is in use by another process")
+)
+
+// FieldError says which field of a management call is wrong, and why.
+// Pointer is a JSON pointer (RFC 6901) into the request body.
+type FieldError struct {
+	Pointer string
+	Reason  string
+}
+
+func (e *FieldError) Error() string { return e.Pointer + ": " + e.Reason }
+
+// ReplaySecretGoneError carries the id of the key that the first, answered
+// call made, so that its owner can find it. It is an ErrReplaySecretGone.
+type ReplaySecretGoneError struct{ Key KeyID }
+
+func (e *ReplaySecretGoneError) Error() string {
+	return ErrReplaySecretGone.Error() + " for key " + string(e.Key)
+}
+
+// Unwrap makes errors.Is(err, ErrReplaySecretGone) true.
+func (e *ReplaySecretGoneError) Unwrap() error { return ErrReplaySecretGone }

@@ -1,0 +1,204 @@
+package keystore
+
+import (
+	"context"
+	"time"
+)
+
+// Store is what a driver implements. storetest holds its contract as a test
+// suite; a driver is right when it passes that suite unchanged.
+//
+// Every write goes through Transact and appears in the log in commit order,
+// one row with its revision and mark for each object changed, in the same
+// transaction. An acknowledged write survives a crash; an unacknowledged one
+// is there whole or not at all. A failure of the store itself is reported as
+// ErrUnavailable; damage as ErrCorrupt.
+type Store interface {
+	Records
+	Feed
+	Transactor
+	Snapshotter
+	Close() error
+}
+
+// Records reads keys.
+type Records interface {
+	// Lookup returns the record that id names and the revision of the store
+	// in the same snapshot. Absent is the zero Record and no error.
+	Lookup(ctx context.Context, id LookupID) (Record, Revision, error)
+	// List returns keys in the order of their numbers.
+	List(ctx context.Context, q Query) (Page, error)
+}
+
+// Query selects keys. Zero fields do not restrict.
+type Query struct {
+	Organization string
+	Type         Type
+	State        State
+	Now          time.Time // at which State is derived
+	After        Number    // exclusive
+	Limit        int       // at least 1
+}
+
+// Page is a part of a list. More says that keys beyond the last one match.
+type Page struct {
+	Records []Record
+	More    bool
+}
+
+// Feed is the ordered log of changes of every kind.
+type Feed interface {
+	// Changes returns, from one snapshot, at most limit changes after the
+	// given position, and the head. ErrPositionLost if the log does not hold
+	// exactly this position any more.
+	Changes(ctx context.Context, after Position, limit int) (Batch, error)
+}
+
+// Position is a place in the log. Every store has a head: creating it is its
+// first change.
+type Position struct {
+	Revision Revision
+	Mark     Mark
+}
+
+// Batch is a piece of the log with the current values of what changed, all
+// true as of Head, which may lie beyond the last of Changes.
+type Batch struct {
+	Changes []Change
+	Head    Position
+}
+
+// Kind says what a change or a document is.
+type Kind string
+
+// The kinds so far. A node ignores kinds that it does not know.
+const (
+	KindKey          Kind = "key"
+	KindOrganization Kind = "organization"
+	KindSigningRing  Kind = "signing_ring"
+)
+
+// Change is one row of the log.
+type Change struct {
+	Position
+	Kind    Kind
+	Name    string     // KeyID, organization slug, or document name
+	Aliases []LookupID // of a key: those that appeared or disappeared
+
+	// The object's value as of the batch's head; the one of its kind is set,
+	// none if the object is gone.
+	Key          *Record
+	Organization *Organization
+	Document     *Document
+}
+
+// Snapshotter reads all but the keys.
+type Snapshotter interface {
+	Snapshot(ctx context.Context) (Snapshot, error)
+}
+
+// Snapshot is everything but the keys, and the head, as of one moment.
+type Snapshot struct {
+	Head          Position
+	Organizations []Organization
+	Documents     []Document
+}
+
+// Document is a small named object whose body only its owner understands,
+// such as the sealed signing ring.
+type Document struct {
+	Kind     Kind
+	Name     string
+	Body     []byte
+	Revision Revision // of the last change; zero: does not exist
+}
+
+// Transactor writes.
+type Transactor interface {
+	// Transact runs fn with the store's only writer position and commits what
+	// it put if it returns nil; otherwise nothing has happened and fn's error
+	// is returned as it is. It returns the last revision written, or the head
+	// if fn wrote nothing. fn may run more than once.
+	Transact(ctx context.Context, fn func(Tx) error) (Revision, error)
+}
+
+// Tx is an open write transaction; it reads its own writes.
+type Tx interface {
+	KeyTx
+	OrganizationTx
+	DocumentTx
+	ReplyTx
+}
+
+// KeyTx reads and writes keys.
+type KeyTx interface {
+	// Key returns the record; ErrKeyNotFound.
+	Key(id KeyID) (Record, error)
+	// PutKey inserts a record without a Number, giving it one, or replaces
+	// the stored one, and sets its Revision. A record equal to the stored one
+	// is not written. ErrNameTaken.
+	PutKey(r *Record) error
+	// DeleteKey removes the record; ErrKeyNotFound. Its number and access
+	// keys are never given again.
+	DeleteKey(id KeyID) error
+}
+
+// OrganizationTx reads and writes organizations.
+type OrganizationTx interface {
+	// Organization returns the organization; ErrOrganizationNotFound.
+	Organization(slug string) (Organization, error)
+	// PutOrganization inserts one without a Number or replaces the stored
+	// one, and sets its Revision. One equal to the stored one is not written.
+	// ErrOrganizationExists on insertion.
+	PutOrganization(o *Organization) error
+}
+
+// DocumentTx reads and writes documents.
+type DocumentTx interface {
+	// Document returns the document, or a Document of Revision zero.
+	Document(kind Kind, name string) (Document, error)
+	// PutDocument inserts or replaces it and sets its Revision.
+	PutDocument(d *Document) error
+}
+
+// ReplyTx keeps the answers to idempotent calls. They are no part of the log.
+type ReplyTx interface {
+	// Reply returns the reply kept under id; false if there is none.
+	Reply(id ReplyID) (Reply, bool, error)
+	// PutReply keeps a reply, and lets go what is overdue at r.Created: the
+	// sealed answers older than ReplaySecretLife, and whole replies older than
+	// ReplayLife.
+	PutReply(r Reply) error
+}
+
+// ReplyID is a digest over caller, route and Idempotency-Key.
+type ReplyID [32]byte
+
+// Reply is a kept answer.
+type Reply struct {
+	ID      ReplyID
+	Request [32]byte // digest of the body that was answered
+	Key     KeyID    // the key that the call made or changed
+	Sealed  []byte   // the answer, openable only with the Idempotency-Key itself
+	Created Instant
+}
+
+// How long an idempotent call is answered again with its secret, and how long
+// it is remembered at all.
+const (
+	ReplaySecretLife = 10 * time.Minute
+	ReplayLife       = 24 * time.Hour
+)
+
+// Genesis returns the store secret of a new store, sealed. A driver calls it
+// inside the transaction of its first migration, and never again.
+type Genesis func() (SealedSecret, error)
+
+// SecretRow is the access to the store's own sealed secret, outside of log
+// and transactions: needed before anything else can be used.
+type SecretRow interface {
+	SealedSecret(ctx context.Context) (SealedSecret, error)
+	// ReplaceSealedSecret swaps old for next; ErrStaleEdit if old is not what
+	// the store holds.
+	ReplaceSealedSecret(ctx context.Context, old, next SealedSecret) error
+}
