@@ -1,6 +1,9 @@
 package keystore
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Why a credential does not pass. The adapter in front decides which of these
 // a caller may be told; see the table in package caddymodule.
@@ -85,3 +88,12 @@ func (e *ReplaySecretGoneError) Error() string {
 
 // Unwrap makes errors.Is(err, ErrReplaySecretGone) true.
 func (e *ReplaySecretGoneError) Unwrap() error { return ErrReplaySecretGone }
+
+// unavailable marks err as a failure of the store, whatever the driver made
+// of it: a time-out is not a denial.
+func unavailable(err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}

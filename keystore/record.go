@@ -5,6 +5,7 @@
 package keystore
 
 import (
+	"crypto/rand"
 	"crypto/subtle"
 	"fmt"
 	"strings"
@@ -205,7 +206,11 @@ func (r *Record) admitGeneration(gen Generation, now time.Time) error {
 // presented secret prove, current or previous, or zero. It compares in
 // constant time and compares with both pairs whatever the first says.
 func (r *Record) GenerationOf(access AccessKey, d Digest) Generation {
-	return r.Previous.prove(access, d) | r.Current.prove(access, d)
+	previous, current := r.Previous.prove(access, d), r.Current.prove(access, d)
+	if current != 0 {
+		return current
+	}
+	return previous
 }
 
 // prove returns the pair's generation if access and d are its own, else zero.
@@ -312,3 +317,9 @@ const MaximumDays Days = 36_525
 func (d Days) After(now time.Time) Instant {
 	return InstantOf(now.Add(time.Duration(d) * 24 * time.Hour))
 }
+
+// keyIDPrefix begins every KeyID. No access key holds its underscore.
+const keyIDPrefix = "key_"
+
+// NewKeyID returns a fresh id of at least 128 random bits.
+func NewKeyID() KeyID { return KeyID(keyIDPrefix + strings.ToLower(rand.Text())) }

@@ -97,6 +97,16 @@ func (s Scopes) Within(other Scopes) bool {
 	return true
 }
 
+// Intersect returns the scopes of s that are in other too. It allocates only
+// when that is less than s.
+func (s Scopes) Intersect(other Scopes) Scopes {
+	if s == other || s.Within(other) {
+		return s
+	}
+	kept := slices.DeleteFunc(s.List(), func(scope string) bool { return !other.Has(scope) })
+	return Scopes(strings.Join(kept, " "))
+}
+
 // Allows reports whether the organization lets its keys carry scope. Warder's
 // own scopes are a matter of the granting caller, not of the organization.
 func (o *Organization) Allows(scope string) bool {

@@ -1,0 +1,129 @@
+package keystore
+
+import (
+	"context"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Lease remembers as of when this node knows everything the store knows. How
+// old that may be is the asking configuration's policy. The zero Lease, and a
+// suspended one, trusts nothing.
+type Lease struct {
+	// The moment of the last complete round on both clocks: the monotonic one
+	// stops while the machine sleeps, the wall clock can be set back. What
+	// either says is over is over.
+	monotonic atomic.Int64 // ns since origin; 0: none
+	wall      atomic.Int64 // ns since 1970
+
+	wake    atomic.Pointer[func()] // asks the follower for a round
+	waiting atomic.Int32
+
+	mu      sync.Mutex // guards renewed
+	renewed chan struct{}
+}
+
+// A request that meets a finished lease waits this long for a round, and at
+// most so many wait at once; the rest are refused at once.
+const (
+	leaseWait       = 500 * time.Millisecond
+	maxLeaseWaiters = 1024
+)
+
+// endless stands for "no other process writes this store".
+const endless = math.MaxInt64
+
+var origin = time.Now().Add(-time.Hour) // so that no moment is 0
+
+// Renew records that everything up to at is known. at is the moment before
+// the first query of the round.
+func (l *Lease) Renew(at time.Time) { l.set(int64(at.Sub(origin)), at.UnixNano()) }
+
+// RenewEndless records that nothing can change unseen: this process is the
+// store's only writer, and has applied all it wrote.
+func (l *Lease) RenewEndless() { l.set(endless, endless) }
+
+// Suspend ends the lease until the next renewal.
+func (l *Lease) Suspend() {
+	l.monotonic.Store(0)
+	l.wall.Store(0)
+}
+
+func (l *Lease) set(monotonic, wall int64) {
+	l.monotonic.Store(monotonic)
+	l.wall.Store(wall)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.renewed != nil {
+		close(l.renewed)
+		l.renewed = nil
+	}
+}
+
+// Valid reports whether what is known is no older than staleness at now.
+func (l *Lease) Valid(now time.Time, staleness time.Duration) bool {
+	monotonic, wall := l.monotonic.Load(), l.wall.Load()
+	if monotonic == endless {
+		return true
+	}
+	return monotonic != 0 &&
+		int64(now.Sub(origin))-monotonic < int64(staleness) && now.UnixNano()-wall < int64(staleness)
+}
+
+// Remaining returns how long the lease still holds at now; zero if it does not.
+func (l *Lease) Remaining(now time.Time, staleness time.Duration) time.Duration {
+	if l.monotonic.Load() == endless {
+		return endless
+	}
+	if !l.Valid(now, staleness) {
+		return 0
+	}
+	return staleness - time.Duration(max(int64(now.Sub(origin))-l.monotonic.Load(), now.UnixNano()-l.wall.Load()))
+}
+
+// Await returns nil at once while the lease holds. Otherwise it wakes the
+// follower and waits for a round, for leaseWait at most; then ErrStale.
+func (l *Lease) Await(ctx context.Context, now time.Time, staleness time.Duration) error {
+	if l.Valid(now, staleness) {
+		return nil
+	}
+	return l.await(ctx, staleness)
+}
+
+func (l *Lease) await(ctx context.Context, staleness time.Duration) error {
+	if l.waiting.Add(1) > maxLeaseWaiters {
+		l.waiting.Add(-1)
+		return ErrStale
+	}
+	defer l.waiting.Add(-1)
+	deadline := time.NewTimer(leaseWait)
+	defer deadline.Stop()
+	for {
+		renewed := l.nextRenewal()
+		if l.Valid(time.Now(), staleness) {
+			return nil
+		}
+		if wake := l.wake.Load(); wake != nil {
+			(*wake)()
+		}
+		select {
+		case <-renewed:
+		case <-deadline.C:
+			return ErrStale
+		case <-ctx.Done():
+			return ErrStale
+		}
+	}
+}
+
+// nextRenewal returns a channel that is closed by the next renewal.
+func (l *Lease) nextRenewal() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.renewed == nil {
+		l.renewed = make(chan struct{})
+	}
+	return l.renewed
+}

@@ -1,0 +1,365 @@
+package keystore
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"golang.org/x/sync/singleflight"
+)
+
+// View is the exact cache that every request reads. One entry per key; access
+// keys are aliases that point at it, so that a change is one store for all of
+// them.
+//
+// Its guarantee: a call begun after the follower has applied revision r never
+// returns a record older than r. Fills race with changes; the fence decides.
+// Each shard's fence is the newest revision applied to anything in it, and
+// what was read as of an older revision does not enter: its reader reads
+// again. Every waiting caller asks the fence for itself, because a joined
+// look-up may have begun long before.
+type View struct {
+	*Lease
+	records Records
+	flights singleflight.Group
+	seed    maphash.Seed
+	shards  []shard
+	epoch   atomic.Uint64
+	loads   atomic.Uint64
+}
+
+// entry is what was read of one key, true as of at. Immutable but for touched.
+type entry struct {
+	rec     Record
+	at      Revision
+	epoch   uint64       // of the view when the read began
+	touched atomic.Int64 // second in which recency was last renewed
+}
+
+// slot is where a key's entry stands; aliases point at slots. It is empty
+// once its key has left the view, and then stays so.
+type slot struct{ entry atomic.Pointer[entry] }
+
+type shard struct {
+	mu    sync.RWMutex // guards all below
+	fence Revision     // every change up to here to anything in this shard was applied
+	epoch uint64       // raised by every purge: what was read before it is void
+
+	slots   *simplelru.LRU[KeyID, *slot]
+	aliases *simplelru.LRU[LookupID, *slot]
+	absent  *simplelru.LRU[LookupID, struct{}] // bounded apart: it cannot push out keys
+}
+
+const (
+	manyShards      = 64
+	smallView       = 1024 // up to here one shard, for an exact size
+	maxAbsent       = 16_384
+	maxAliases      = 2 // per key
+	maxFillAttempts = 64
+
+	// lookupTimeout bounds one look-up, and with it how long callers that
+	// joined it can be held by a store that hangs.
+	lookupTimeout = 5 * time.Second
+)
+
+// absentRecord is what the view returns for a key known not to exist.
+var absentRecord Record
+
+// NewView returns an empty view of at most size keys over records. It trusts
+// itself as long as lease does.
+func NewView(records Records, lease *Lease, size int) *View {
+	n := manyShards
+	if size <= smallView {
+		n = 1
+	}
+	v := &View{Lease: lease, records: records, seed: maphash.MakeSeed(), shards: make([]shard, n)}
+	for i := range v.shards {
+		v.shards[i].init(max(1, size/n), max(1, maxAbsent/n))
+	}
+	return v
+}
+
+func (s *shard) init(keys, absent int) {
+	// The sizes are positive, the only thing that NewLRU refuses.
+	s.slots, _ = simplelru.NewLRU(keys, func(_ KeyID, sl *slot) { sl.entry.Store(nil) })
+	s.aliases, _ = simplelru.NewLRU[LookupID, *slot](keys*maxAliases, nil)
+	s.absent, _ = simplelru.NewLRU[LookupID, struct{}](absent, nil)
+}
+
+// Record returns the record of id as of now or newer, from memory if it is
+// there, else from the store. An absent key is a record that denies. Errors:
+// ErrUnavailable.
+func (v *View) Record(ctx context.Context, id LookupID, now time.Time) (*Record, error) {
+	if rec, known := v.Cached(id, now); known {
+		return rec, nil
+	}
+	return v.Load(ctx, id)
+}
+
+// Cached returns the record of id if the view knows it, or that there is
+// none. It neither blocks nor allocates.
+func (v *View) Cached(id LookupID, now time.Time) (*Record, bool) {
+	e, absent := v.shard(id).get(id)
+	if e != nil {
+		if second := now.Unix(); e.touched.Load() != second {
+			v.touch(id, e, second)
+		}
+		return &e.rec, true
+	}
+	return &absentRecord, absent
+}
+
+// Load reads id from the store, once for however many wait, and keeps it.
+func (v *View) Load(ctx context.Context, id LookupID) (*Record, error) {
+	for range maxFillAttempts {
+		e, err := v.read(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if rec, ok := v.fill(id, e); ok {
+			return rec, nil
+		}
+	}
+	return nil, fmt.Errorf("reading %s: the store keeps answering with an older state: %w", id, ErrUnavailable)
+}
+
+// Loads returns how many look-ups the store was asked for.
+func (v *View) Loads() uint64 { return v.loads.Load() }
+
+// Len returns how many keys the view holds.
+func (v *View) Len() (n int) {
+	for i := range v.shards {
+		n += v.shards[i].len()
+	}
+	return n
+}
+
+// read joins the look-up of id that is under way, or begins one. It gives up
+// with its caller, and a look-up that hangs is left to itself.
+func (v *View) read(ctx context.Context, id LookupID) (*entry, error) {
+	key := strings.Clone(string(id)) // id may point into a header
+	flight := v.flights.DoChan(key, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
+		defer cancel()
+		e := &entry{epoch: v.epoch.Load()}
+		v.loads.Add(1)
+		rec, at, err := v.records.Lookup(ctx, LookupID(key))
+		e.rec, e.at = rec.compact(), at
+		return e, err
+	})
+	hung := time.NewTimer(lookupTimeout + time.Second)
+	defer hung.Stop()
+	select {
+	case r := <-flight:
+		if r.Err != nil {
+			return nil, unavailable(r.Err)
+		}
+		return r.Val.(*entry), nil
+	case <-ctx.Done():
+		return nil, unavailable(ctx.Err())
+	case <-hung.C:
+		v.flights.Forget(key)
+		return nil, fmt.Errorf("look-up does not return: %w", ErrUnavailable)
+	}
+}
+
+// fill keeps e, which was read for id, unless something newer is known. False
+// means: read again.
+func (v *View) fill(id LookupID, e *entry) (*Record, bool) {
+	if e.rec.ID == "" {
+		return &absentRecord, v.shard(id).fillAbsent(id, e)
+	}
+	sl, now, ok := v.shard(LookupID(e.rec.ID)).fill(e)
+	if !ok || !now.rec.FoundBy(id) {
+		return nil, false
+	}
+	v.linkAlias(sl, &now.rec, id)
+	return &now.rec, true
+}
+
+// linkAlias lets id, if it is one of rec's access keys, point at the slot.
+func (v *View) linkAlias(sl *slot, rec *Record, id LookupID) {
+	for _, alias := range rec.Aliases() { // the record's own string, not the caller's
+		if alias == id {
+			v.shard(id).link(alias, sl)
+		}
+	}
+}
+
+// Reset makes the view empty: whatever it held is void, and so is whatever is
+// being read.
+func (v *View) Reset(s Snapshot) error {
+	epoch := v.epoch.Add(1)
+	for i := range v.shards {
+		v.shards[i].purge(s.Head.Revision, epoch)
+	}
+	return nil
+}
+
+// Apply makes the view at least as new as the change. Called in the order of
+// the log by one goroutine.
+func (v *View) Apply(c Change, head Revision) error {
+	if c.Kind != KindKey {
+		return nil
+	}
+	epoch := v.epoch.Load()
+	id := LookupID(c.Name)
+	sl := v.shard(id).apply(c, head, epoch)
+	for _, alias := range c.Aliases {
+		gone := c.Key == nil || !c.Key.FoundBy(alias)
+		v.shard(alias).applyAlias(alias, gone, sl, c.Revision)
+	}
+	return nil
+}
+
+func (v *View) shard(id LookupID) *shard {
+	if len(v.shards) == 1 {
+		return &v.shards[0]
+	}
+	return &v.shards[maphash.String(v.seed, string(id))&(manyShards-1)]
+}
+
+// touch makes key and alias the most recent of their shards, at most once a
+// second per key: readers share the lock otherwise.
+func (v *View) touch(id LookupID, e *entry, second int64) {
+	e.touched.Store(second)
+	key := LookupID(e.rec.ID)
+	v.shard(key).touch(key)
+	if id != key {
+		v.shard(id).touch(id)
+	}
+}
+
+// isKeyID tells the two kinds of LookupID apart: no access key holds "_".
+func isKeyID(id LookupID) bool { return strings.HasPrefix(string(id), keyIDPrefix) }
+
+func (s *shard) get(id LookupID) (e *entry, absent bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var sl *slot
+	var ok bool
+	if isKeyID(id) {
+		sl, ok = s.slots.Peek(KeyID(id))
+	} else {
+		sl, ok = s.aliases.Peek(id)
+	}
+	if ok {
+		if e = sl.entry.Load(); e != nil && e.rec.FoundBy(id) { // an alias may have moved on
+			return e, false
+		}
+	}
+	return nil, s.absent.Contains(id)
+}
+
+func (s *shard) touch(id LookupID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if isKeyID(id) {
+		s.slots.Get(KeyID(id))
+	} else {
+		s.aliases.Get(id)
+	}
+}
+
+func (s *shard) len() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.slots.Len()
+}
+
+// fill is the fence. It returns the slot and the entry that now stands there:
+// e, or one that is newer.
+func (s *shard) fill(e *entry) (*slot, *entry, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.at < s.fence || e.epoch != s.epoch {
+		return nil, nil, false // something newer was applied: read again
+	}
+	sl, ok := s.slots.Get(e.rec.ID)
+	if !ok {
+		sl = new(slot)
+		s.slots.Add(e.rec.ID, sl)
+	} else if now := sl.entry.Load(); now.at >= e.at {
+		return sl, now, true // never roll back
+	}
+	sl.entry.Store(e)
+	return sl, e, true
+}
+
+func (s *shard) fillAbsent(id LookupID, e *entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.at < s.fence || e.epoch != s.epoch {
+		return false
+	}
+	s.aliases.Remove(id)
+	s.absent.Add(LookupID(strings.Clone(string(id))), struct{}{})
+	return true
+}
+
+func (s *shard) link(alias LookupID, sl *slot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aliases.Add(alias, sl)
+	s.absent.Remove(alias)
+}
+
+// apply raises the fence and puts the key's value as of head where an older
+// one stood. A key that is gone is remembered as absent, so that nobody waits
+// for the store to learn it. It returns the key's slot, if it has one.
+func (s *shard) apply(c Change, head Revision, epoch uint64) *slot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fence = max(s.fence, c.Revision)
+	id := KeyID(c.Name)
+	if c.Key == nil {
+		s.slots.Remove(id)
+		s.absent.Add(LookupID(id), struct{}{})
+		return nil
+	}
+	s.absent.Remove(LookupID(id))
+	sl, ok := s.slots.Peek(id)
+	if !ok {
+		return nil
+	}
+	if now := sl.entry.Load(); now.at < head {
+		next := &entry{rec: c.Key.compact(), at: head, epoch: epoch}
+		next.touched.Store(now.touched.Load())
+		sl.entry.Store(next)
+	}
+	return sl
+}
+
+func (s *shard) applyAlias(alias LookupID, gone bool, sl *slot, r Revision) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fence = max(s.fence, r)
+	if !gone {
+		s.absent.Remove(alias)
+		if sl != nil {
+			s.aliases.Add(alias, sl)
+		}
+		return
+	}
+	if other, ok := s.aliases.Peek(alias); ok {
+		if e := other.entry.Load(); e != nil && e.at > r && e.rec.FoundBy(alias) {
+			return // it already belongs to a newer key: never roll back
+		}
+	}
+	s.aliases.Remove(alias)
+	s.absent.Add(alias, struct{}{})
+}
+
+func (s *shard) purge(fence Revision, epoch uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fence, s.epoch = fence, epoch
+	s.slots.Purge()
+	s.aliases.Purge()
+	s.absent.Purge()
+}
