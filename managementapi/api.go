@@ -1,0 +1,212 @@
+// Package managementapi is the REST API over keystore.Service as a net/http
+// handler. It translates: every rule about keys stands in package keystore.
+// Who the caller is, the mount says; what each route asks of the caller
+// stands in one table (routes.go), what each error looks like in another
+// (errors.go).
+package managementapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/warderhq/warder/keystore"
+)
+
+// Config is what a mount supplies.
+type Config struct {
+	Service       *keystore.Service
+	Organizations Organizations
+	SigningKeys   SigningKeys // nil: no access tokens are issued
+	Rotation      Rotation    // nil: likewise
+
+	// Caller says on whose behalf a request comes. An error refuses the
+	// request and is looked up in the error table.
+	Caller func(*http.Request) (keystore.Caller, error)
+
+	// Prefix is where the routes live, such as "/v1" or "/warder/v1".
+	Prefix string
+
+	// Version is what the API says of itself.
+	Version string
+
+	// Log receives the operator's text of what the caller is not told.
+	Log func(*http.Request, error)
+}
+
+// Organizations reads the tenants; a store is one.
+type Organizations interface {
+	Snapshot(ctx context.Context) (keystore.Snapshot, error)
+}
+
+// API serves the routes. It keeps no state of its own.
+type API struct {
+	Config
+	mux *http.ServeMux
+}
+
+// New returns the API of a mount.
+func New(cfg Config) *API {
+	a := &API{Config: cfg, mux: http.NewServeMux()}
+	for _, rt := range routes {
+		a.mux.HandleFunc(rt.method+" "+cfg.Prefix+rt.pattern, func(w http.ResponseWriter, r *http.Request) {
+			a.run(w, r, rt)
+		})
+	}
+	return a
+}
+
+// call is a request that was let in: the caller holds the route's scope, and
+// the body is one strict JSON object.
+type call struct {
+	*http.Request
+	route  route
+	caller keystore.Caller
+	query  map[string]string
+	body   object
+	now    time.Time
+}
+
+// answer is written only when it is complete, so that a failure can still
+// become a proper refusal.
+type answer struct {
+	status   int // zero: 200
+	body     any
+	revision keystore.Revision // the ETag; zero: none
+	location string            // below the prefix
+	replayed bool
+}
+
+// ServeHTTP refuses what comes from another site before anything else.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer a.recover(w, r)
+	h := w.Header()
+	h.Set("Cache-Control", "no-store") // answers show secrets, and never outlive a revocation
+	h.Set("X-Content-Type-Options", "nosniff")
+	if err := checkOrigin(r); err != nil {
+		a.refuse(w, r, err)
+		return
+	}
+	if err := a.checkRoute(h, r); err != nil {
+		a.refuse(w, r, err)
+		return
+	}
+	a.mux.ServeHTTP(w, r)
+}
+
+func (a *API) run(w http.ResponseWriter, r *http.Request, rt route) {
+	ans, err := a.answer(w, r, rt)
+	if err != nil {
+		a.refuse(w, r, err)
+		return
+	}
+	a.write(w, r, ans)
+}
+
+// answer authorizes before it reads a byte of the body.
+func (a *API) answer(w http.ResponseWriter, r *http.Request, rt route) (answer, error) {
+	caller, err := a.Caller(r)
+	if err != nil {
+		return answer{}, fmt.Errorf("identifying the caller: %w", err)
+	}
+	if !caller.Scopes.Grants(rt.scope) {
+		return answer{}, keystore.ErrForbidden
+	}
+	query, err := parameters(r.URL.RawQuery, rt.query)
+	if err != nil {
+		return answer{}, err
+	}
+	body, err := readObject(w, r)
+	if err != nil {
+		return answer{}, err
+	}
+	return rt.handle(a, &call{Request: r, route: rt, caller: caller, query: query, body: body, now: time.Now()})
+}
+
+func (a *API) write(w http.ResponseWriter, r *http.Request, ans answer) {
+	body, err := encode(ans.body)
+	if err != nil {
+		a.refuse(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if ans.revision != 0 {
+		h.Set("ETag", etag(ans.revision))
+	}
+	if ans.location != "" {
+		h.Set("Location", a.Prefix+ans.location)
+	}
+	if ans.replayed {
+		h.Set("Idempotent-Replayed", "true")
+	}
+	w.WriteHeader(max(ans.status, http.StatusOK))
+	_, _ = w.Write(body) // a caller that has gone cannot be told
+}
+
+// recover answers a panic like any unknown failure: its text is for the
+// operator.
+func (a *API) recover(w http.ResponseWriter, r *http.Request) {
+	switch v := recover(); v {
+	case nil:
+	case http.ErrAbortHandler:
+		panic(v)
+	default:
+		a.refuse(w, r, fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
+	}
+}
+
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if WriteError(w, err) >= http.StatusInternalServerError && a.Log != nil {
+		a.Log(r, err)
+	}
+}
+
+// checkRoute answers 404 and 405 in place of the mux, which would speak plain
+// text, and would redirect a path that is not in normal form.
+func (a *API) checkRoute(h http.Header, r *http.Request) error {
+	if !isNormalPath(r.URL.EscapedPath()) {
+		return errNoRoute
+	}
+	handler, pattern := a.mux.Handler(r)
+	if pattern != "" {
+		return nil
+	}
+	probe := probeWriter{header: make(http.Header)}
+	handler.ServeHTTP(&probe, r)
+	if allow := probe.header.Get("Allow"); allow != "" {
+		h.Set("Allow", allow)
+		return errMethod
+	}
+	return errNoRoute
+}
+
+// probeWriter hears what the mux would answer, and writes nothing.
+type probeWriter struct{ header http.Header }
+
+func (p *probeWriter) Header() http.Header         { return p.header }
+func (p *probeWriter) Write(b []byte) (int, error) { return len(b), nil }
+func (p *probeWriter) WriteHeader(int)             {}
+
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encoding an answer: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// Interface guards.
+var (
+	_ http.Handler        = (*API)(nil)
+	_ http.ResponseWriter = (*probeWriter)(nil)
+	_ Organizations       = keystore.Snapshotter(nil)
+)
