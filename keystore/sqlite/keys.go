@@ -1,0 +1,235 @@
+//go:build unix
+
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/warderhq/warder/keystore"
+)
+
+// keyColumns, keyTargets and keyValues name the columns of a key, but its
+// number, in one order.
+var keyColumns = []string{
+	"id", "organization", "name", "type",
+	"current_generation", "current_access_key", "current_digest",
+	"previous_generation", "previous_access_key", "previous_digest", "grace_end",
+	"created", "expires", "deactivated", "blocked", "scopes", "metadata", "revision",
+}
+
+func keyTargets(r *keystore.Record) []any {
+	return []any{
+		number(&r.Number),
+		text(&r.ID), text(&r.Organization), text(&r.Name), number(&r.Type),
+		number(&r.Current.Generation), text(&r.Current.AccessKey), fixed(&r.Current.Digest),
+		number(&r.Previous.Generation), text(&r.Previous.AccessKey), fixed(&r.Previous.Digest), number(&r.GraceEnd),
+		number(&r.Created), number(&r.Expires), flag(&r.Deactivated), flag(&r.Blocked),
+		text(&r.Scopes), text(&r.Metadata), number(&r.Revision),
+	}
+}
+
+func keyValues(r *keystore.Record) []any {
+	return []any{
+		string(r.ID), r.Organization, r.Name, int64(r.Type),
+		int64(r.Current.Generation), string(r.Current.AccessKey), digest(r.Current.Digest),
+		int64(r.Previous.Generation), string(r.Previous.AccessKey), digest(r.Previous.Digest), int64(r.GraceEnd),
+		int64(r.Created), int64(r.Expires), r.Deactivated, r.Blocked,
+		string(r.Scopes), r.Metadata, int64(r.Revision),
+	}
+}
+
+// Lookup implements keystore.Records. Record and revision come from one
+// statement, so from one snapshot.
+func (s *Store) Lookup(ctx context.Context, id keystore.LookupID) (keystore.Record, keystore.Revision, error) {
+	const doing = "looking up a key"
+	if err := s.enter(ctx, s.lookups, doing); err != nil {
+		return keystore.Record{}, 0, err
+	}
+	defer s.lookups.leave()
+	// Not under ctx: a statement of microseconds is not worth the two
+	// goroutines that would watch over it.
+	var found struct {
+		record keystore.Record
+		head   keystore.Revision
+	}
+	to := append(keyTargets(&found.record), number(&found.head))
+	if err := s.read.lookup.QueryRowContext(context.Background(), string(id)).Scan(to...); err != nil {
+		return keystore.Record{}, 0, s.failure(ctx, doing, err)
+	}
+	return found.record, found.head, nil
+}
+
+// stateColumn is Record.State in SQL; its one parameter is the time.
+const stateColumn = `CASE
+	WHEN current_generation = 0 THEN 0
+	WHEN blocked THEN 1
+	WHEN expires <> 0 AND expires <= ? THEN 2
+	WHEN deactivated THEN 3
+	ELSE 4 END`
+
+// List implements keystore.Records.
+func (s *Store) List(ctx context.Context, q keystore.Query) (keystore.Page, error) {
+	const doing = "listing keys"
+	if err := s.enter(ctx, s.scans, doing); err != nil {
+		return keystore.Page{}, err
+	}
+	defer s.scans.leave()
+	query, args := listQuery(q)
+	rows, err := s.reads.QueryContext(ctx, query, args...)
+	if err != nil {
+		return keystore.Page{}, s.failure(ctx, doing, err)
+	}
+	defer rows.Close()
+	var page keystore.Page
+	for rows.Next() {
+		if len(page.Records) == listLimit(q) {
+			page.More = true
+			break
+		}
+		page.Records = append(page.Records, keystore.Record{})
+		if err := rows.Scan(keyTargets(&page.Records[len(page.Records)-1])...); err != nil {
+			return keystore.Page{}, s.failure(ctx, doing, err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return keystore.Page{}, s.failure(ctx, doing, err)
+	}
+	return page, nil
+}
+
+func listLimit(q keystore.Query) int { return max(q.Limit, 1) }
+
+func listQuery(q keystore.Query) (string, []any) {
+	where, args := []string{"number > ?"}, []any{int64(q.After)}
+	if q.Organization != "" {
+		where, args = append(where, "organization = ?"), append(args, q.Organization)
+	}
+	if q.Type != keystore.TypeUnknown {
+		where, args = append(where, "type = ?"), append(args, int64(q.Type))
+	}
+	if q.State != keystore.StateUnknown {
+		where, args = append(where, stateColumn+" = ?"), append(args, q.Now.UnixMicro(), int64(q.State))
+	}
+	// One more than asked for tells whether there are more.
+	return "SELECT number, " + strings.Join(keyColumns, ", ") + " FROM keys WHERE " +
+		strings.Join(where, " AND ") + " ORDER BY number LIMIT ?", append(args, int64(listLimit(q))+1)
+}
+
+// Key implements keystore.KeyTx.
+func (t *tx) Key(id keystore.KeyID) (keystore.Record, error) {
+	var r keystore.Record
+	found, err := t.row("reading a key", t.store.write.key, keyTargets(&r), string(id))
+	if err != nil {
+		return keystore.Record{}, err
+	}
+	// An access key finds the row too, but is not its name.
+	if !found || r.ID != id {
+		return keystore.Record{}, fmt.Errorf("reading key %s: %w", id, keystore.ErrKeyNotFound)
+	}
+	return r, nil
+}
+
+// PutKey implements keystore.KeyTx.
+func (t *tx) PutKey(r *keystore.Record) error {
+	var before keystore.Record
+	if r.Number != 0 {
+		var err error
+		if before, err = t.Key(r.ID); err != nil {
+			return err
+		}
+		same := *r
+		same.Revision = before.Revision
+		if same == before {
+			r.Revision = before.Revision
+			return nil
+		}
+		if r.Number != before.Number {
+			return fmt.Errorf("writing key %s: its number is %d, not %d", r.ID, before.Number, r.Number)
+		}
+	}
+	if err := t.permitName(r, &before); err != nil {
+		return err
+	}
+	changed := keystore.ChangedAliases(&before, r)
+	revision, err := t.log(keystore.KindKey, string(r.ID), changed)
+	if err != nil {
+		return err
+	}
+	after := *r
+	after.Revision = revision
+	if err := t.writeKey(&after); err != nil {
+		return err
+	}
+	if err := t.moveAliases(&before, &after, changed); err != nil {
+		return err
+	}
+	*r = after
+	return nil
+}
+
+// permitName keeps names unique among an organization's living keys, and
+// refuses an organization that does not exist.
+func (t *tx) permitName(r, before *keystore.Record) error {
+	if r.Organization != before.Organization {
+		if _, err := t.Organization(r.Organization); err != nil {
+			return fmt.Errorf("writing key %s: %w", r.ID, err)
+		}
+	}
+	if r.Name == "" || r.Name == before.Name && r.Organization == before.Organization {
+		return nil
+	}
+	var owner keystore.Number
+	taken, err := t.row("reading a key's name", t.store.write.nameOwner, []any{number(&owner)}, r.Organization, r.Name)
+	if err == nil && taken {
+		return fmt.Errorf("naming key %s: %w", r.ID, keystore.ErrNameTaken)
+	}
+	return err
+}
+
+func (t *tx) writeKey(r *keystore.Record) (err error) {
+	if r.Number == 0 {
+		r.Number, err = t.insert("inserting a key", t.store.write.insertKey, keyValues(r)...)
+		return err
+	}
+	return t.exec("updating a key", t.store.write.updateKey, append(keyValues(r), int64(r.Number))...)
+}
+
+// moveAliases adds what appeared and takes what disappeared. An alias that
+// another key has fails the transaction: generated ones never collide.
+func (t *tx) moveAliases(before, after *keystore.Record, changed []keystore.LookupID) error {
+	if before.ID == "" {
+		changed = append([]keystore.LookupID{keystore.LookupID(after.ID)}, changed...)
+	}
+	for _, alias := range changed {
+		var err error
+		if after.FoundBy(alias) {
+			err = t.exec("adding an alias", t.store.write.insertAlias, string(alias), int64(after.Number))
+		} else {
+			err = t.exec("removing an alias", t.store.write.deleteAlias, string(alias))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DeleteKey implements keystore.KeyTx.
+func (t *tx) DeleteKey(id keystore.KeyID) error {
+	before, err := t.Key(id)
+	if err != nil {
+		return err
+	}
+	gone := before.Aliases()
+	if _, err := t.log(keystore.KindKey, string(id), gone); err != nil {
+		return err
+	}
+	for _, alias := range append(gone, keystore.LookupID(id)) {
+		if err := t.exec("removing an alias", t.store.write.deleteAlias, string(alias)); err != nil {
+			return err
+		}
+	}
+	return t.exec("deleting a key", t.store.write.deleteKey, int64(before.Number))
+}
