@@ -1,0 +1,166 @@
+package tokenissuer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/warderhq/warder/keystore"
+)
+
+// Where the endpoints are, after the path prefix.
+const (
+	tokenPath    = "/token"
+	jwksPath     = "/.well-known/jwks.json"
+	metadataPath = "/.well-known/oauth-authorization-server"
+)
+
+// Endpoints serves the token endpoint, the JWKS and the metadata of one
+// Issuer. Safe for concurrent use.
+type Endpoints struct {
+	issuer        *Issuer
+	authenticator Authenticator
+	prefix        string
+	fresh         func(ctx context.Context, now time.Time) error
+	observe       func(context.Context, Observation)
+
+	handlers    map[string]http.HandlerFunc // by path
+	metadata    []byte
+	metadataTag string
+}
+
+// EndpointsConfig is what Endpoints need.
+type EndpointsConfig struct {
+	Issuer        *Issuer
+	Authenticator Authenticator
+	// PathPrefix moves the paths, as in "/auth". Empty: they begin at the root.
+	PathPrefix string
+	// Fresh, if not nil, says whether this node may still trust what it knows,
+	// as keystore.View.Await does. It is asked before the JWKS is served; at
+	// the token endpoint the Authenticator asks for itself.
+	Fresh func(ctx context.Context, now time.Time) error
+	// Observe, if not nil, is told the outcome of every call of the token
+	// endpoint and of every other one that was refused.
+	Observe func(context.Context, Observation)
+}
+
+// Authenticator decides whether a presented key passes. A
+// *keystore.Authenticator is one.
+type Authenticator interface {
+	Authenticate(ctx context.Context, p keystore.Presented, now time.Time) (keystore.Principal, error)
+}
+
+// Observation is what became of a call. It holds nothing secret.
+type Observation struct {
+	Outcome Outcome
+	Key     keystore.KeyID // whom it was about, if that was proved
+	TokenID string         // jti of the token minted
+	Err     error          // for operators; nil if a token was minted
+}
+
+// Outcome is fit to be a metric's label: there are only these.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeMinted           Outcome = "minted"
+	OutcomeInvalidRequest   Outcome = "invalid_request"
+	OutcomeInvalidClient    Outcome = "invalid_client"
+	OutcomeInvalidScope     Outcome = "invalid_scope"
+	OutcomeUnsupportedGrant Outcome = "unsupported_grant_type"
+	OutcomeUnavailable      Outcome = "temporarily_unavailable"
+	OutcomeServerError      Outcome = "server_error"
+)
+
+// NewEndpoints returns Endpoints, or what is wrong with cfg.
+func NewEndpoints(cfg EndpointsConfig) (*Endpoints, error) {
+	if err := validPrefix(cfg.PathPrefix); err != nil {
+		return nil, err
+	}
+	e := &Endpoints{
+		issuer: cfg.Issuer, authenticator: cfg.Authenticator, prefix: cfg.PathPrefix, fresh: cfg.Fresh, observe: cfg.Observe,
+	}
+	var err error
+	if e.metadata, e.metadataTag, err = e.encodeMetadata(); err != nil {
+		return nil, err
+	}
+	e.handlers = map[string]http.HandlerFunc{
+		e.prefix + tokenPath: e.allow(e.serveToken, http.MethodPost),
+		e.prefix + jwksPath:  e.allow(e.serveJWKS, http.MethodGet, http.MethodHead),
+	}
+	for _, p := range e.metadataPaths() {
+		e.handlers[p] = e.allow(e.serveMetadata, http.MethodGet, http.MethodHead)
+	}
+	return e, nil
+}
+
+func validPrefix(prefix string) error {
+	if prefix == "" {
+		return nil
+	}
+	if prefix[0] != '/' || path.Clean(prefix) != prefix || prefix == "/" || strings.ContainsAny(prefix, `?#%\"`) || !plain(prefix) {
+		return fmt.Errorf("path_prefix %q: must be a plain path that begins with / and does not end with it", prefix)
+	}
+	return nil
+}
+
+// Paths returns the paths that are served, and no others. They are to be
+// compared with the decoded path of a request.
+func (e *Endpoints) Paths() []string {
+	paths := make([]string, 0, len(e.handlers))
+	for p := range e.handlers {
+		paths = append(paths, p)
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// Serves reports whether the path is one of Paths.
+func (e *Endpoints) Serves(path string) bool { return e.handlers[path] != nil }
+
+// ServeHTTP answers on Paths, and 404 elsewhere.
+func (e *Endpoints) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	handler := e.handlers[r.URL.Path]
+	if handler == nil {
+		http.NotFound(w, r)
+		return
+	}
+	handler(w, r)
+}
+
+// allow refuses other methods (RFC 9110 §15.5.6).
+func (e *Endpoints) allow(serve http.HandlerFunc, methods ...string) http.HandlerFunc {
+	list := strings.Join(methods, ", ")
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !slices.Contains(methods, r.Method) {
+			w.Header().Set("Allow", list)
+			e.refuse(w, r, refusedMethod)
+			return
+		}
+		serve(w, r)
+	}
+}
+
+// refuse answers with a refusal and tells the observer.
+func (e *Endpoints) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	var refused refusal
+	if !errors.As(err, &refused) {
+		refused = refusedInternally.because(err)
+	}
+	refused.write(w)
+	e.tell(r, Observation{Outcome: refused.outcome, Key: refused.key, Err: err})
+}
+
+func (e *Endpoints) tell(r *http.Request, o Observation) {
+	if e.observe != nil {
+		e.observe(r.Context(), o)
+	}
+}
+
+// Interface guards.
+var _ http.Handler = (*Endpoints)(nil)
