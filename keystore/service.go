@@ -3,6 +3,7 @@ package keystore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -216,8 +217,10 @@ func (s *Service) Update(ctx context.Context, c Caller, id KeyID, ifMatch Revisi
 		if err != nil {
 			return err
 		}
-		if r.Scopes, err = c.grant(&org, e.Scopes); err != nil {
-			return err
+		if !slices.Equal(e.Scopes, r.Scopes.List()) {
+			if r.Scopes, err = c.grant(&org, e.Scopes); err != nil {
+				return err
+			}
 		}
 		r.Name, r.Metadata = e.Name, e.Metadata
 		return r.Validate()
@@ -278,9 +281,11 @@ func (s *Service) UpdateOrganization(ctx context.Context, c Caller, slug string,
 		if ifMatch != 0 && ifMatch != org.Revision {
 			return ErrStaleEdit
 		}
+		was := org
 		if err := fn(&org); err != nil {
 			return err
 		}
+		org.Slug, org.Number, org.Created, org.Revision = was.Slug, was.Number, was.Created, was.Revision
 		if err := org.Validate(); err != nil {
 			return err
 		}

@@ -131,6 +131,14 @@ func (v *View) Load(ctx context.Context, id LookupID) (*Record, error) {
 // Loads returns how many look-ups the store was asked for.
 func (v *View) Loads() uint64 { return v.loads.Load() }
 
+// Resize changes how many keys the view holds at most.
+func (v *View) Resize(size int) {
+	n := len(v.shards)
+	for i := range v.shards {
+		v.shards[i].resize(max(1, size/n))
+	}
+}
+
 // Len returns how many keys the view holds.
 func (v *View) Len() (n int) {
 	for i := range v.shards {
@@ -264,6 +272,13 @@ func (s *shard) touch(id LookupID) {
 	} else {
 		s.aliases.Get(id)
 	}
+}
+
+func (s *shard) resize(keys int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slots.Resize(keys)
+	s.aliases.Resize(keys * maxAliases)
 }
 
 func (s *shard) len() int {

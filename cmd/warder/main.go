@@ -1,9 +1,13 @@
+// Command warder is Caddy with its standard modules and Warder.
 package main
 
 import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
-	_ "modernc.org/sqlite"
+
+	_ "github.com/warderhq/warder/caddymodule"
 )
 
-func main() { caddycmd.Main() }
+func main() {
+	caddycmd.Main()
+}

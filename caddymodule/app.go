@@ -1,0 +1,254 @@
+// Package caddymodule is Warder's Caddy side: the app that holds store and
+// policies, the handlers that guard and issue, their Caddyfile, commands,
+// metrics and events, and the table from errors to answers.
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"go.uber.org/zap"
+
+	"github.com/warderhq/warder/keystore"
+	"github.com/warderhq/warder/managementapi"
+)
+
+func init() {
+	caddy.RegisterModule(App{})
+}
+
+// App holds the store of keys and what this configuration decides about them.
+// Handlers refer to it; there is one in a configuration. Everything that is
+// true of the store rather than of the configuration (the cache above all)
+// lives in an engine that survives reloads.
+type App struct {
+	// Where keys are kept. Default: sqlite in "data/warder.db".
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=warder.stores inline_key=driver"`
+
+	// 32 bytes in base64 that seal the store's secrets, by placeholder:
+	// "{env.WARDER_MASTER_KEY}" or "{file./run/secrets/master_key}". Without
+	// it a store of the sqlite kind makes a key file of its own.
+	MasterKey string `json:"master_key,omitempty"`
+
+	// The master key before a change of it: opens the store once, which is
+	// then sealed under master_key.
+	PreviousMasterKey string `json:"previous_master_key,omitempty"`
+
+	// Mints and accepts access tokens. Without it there are none.
+	Issuer *Issuer `json:"issuer,omitempty"`
+
+	// Begins every API key. Keys made under another prefix no longer pass as
+	// API keys. Default: "wdr".
+	Prefix string `json:"prefix,omitempty"`
+
+	// How long a rotated-out secret still passes. Default: 6h.
+	GracePeriod caddy.Duration `json:"grace_period,omitempty"`
+
+	// How many keys are kept in memory at most. Default: 100000.
+	CacheSize int `json:"cache_size,omitempty"`
+
+	// "remote" lets the management routes answer on an admin endpoint that is
+	// not on the loopback interface. Whoever reaches it is administrator.
+	AdminAPI string `json:"admin_api,omitempty"`
+
+	ctx     caddy.Context
+	logger  *zap.Logger
+	events  *caddyevents.App
+	engine  *engine
+	pooled  string // the engine's key in the pool; empty: none acquired
+	gate    *gate
+
+	management http.Handler // the routes as Caddy's admin endpoint serves them
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "warder", New: func() caddy.Module { return new(App) }}
+}
+
+const defaultCacheSize = 100_000
+
+// Provision opens the store, or joins the engine that has it open.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx, a.logger = ctx, ctx.Logger()
+	events, err := ctx.App("events")
+	if err != nil {
+		return fmt.Errorf("loading the events app: %w", err)
+	}
+	a.events = events.(*caddyevents.App)
+	a.setDefaults()
+	if err := a.check(); err != nil {
+		return err
+	}
+	if err := a.acquireEngine(ctx); err != nil {
+		return fmt.Errorf("warder.store: %w", err)
+	}
+	if err := a.Issuer.provision(a.engine); err != nil {
+		return fmt.Errorf("warder.issuer: %w", err)
+	}
+	a.gate = newGate(a)
+	a.management = a.newManagement(adminPrefix+"/v1", func(*http.Request) (keystore.Caller, error) {
+		return keystore.LocalCaller(), nil
+	})
+	return a.engine.metrics.register(ctx.GetMetricsRegistry())
+}
+
+func (a *App) setDefaults() {
+	if a.StoreRaw == nil {
+		a.StoreRaw = json.RawMessage(`{"driver":"sqlite"}`)
+	}
+	if a.Prefix == "" {
+		a.Prefix = keystore.DefaultPrefix
+	}
+	if a.GracePeriod == 0 {
+		a.GracePeriod = caddy.Duration(keystore.DefaultGrace)
+	}
+	if a.CacheSize == 0 {
+		a.CacheSize = defaultCacheSize
+	}
+}
+
+// check judges the options before anything is opened for them.
+func (a *App) check() error {
+	switch {
+	case !keystore.ValidPrefix(a.Prefix):
+		return fmt.Errorf("warder.prefix: %q must be 1 to 16 letters and digits", a.Prefix)
+	case a.GracePeriod < 0:
+		return errors.New("warder.grace_period: must not be negative")
+	case a.CacheSize < 1:
+		return errors.New("warder.cache_size: must be at least 1")
+	case a.AdminAPI != "" && a.AdminAPI != "remote":
+		return fmt.Errorf("warder.admin_api: %q is not known; the only value is remote", a.AdminAPI)
+	}
+	return nil
+}
+
+func (a *App) acquireEngine(ctx caddy.Context) error {
+	module, err := ctx.LoadModule(a, "StoreRaw")
+	if err != nil {
+		return err
+	}
+	driver := module.(StoreModule)
+	identity, err := driver.Identity()
+	if err != nil {
+		return err
+	}
+	master, err := masterKey("master_key", a.MasterKey)
+	if err != nil {
+		return err
+	}
+	previous, err := masterKey("previous_master_key", a.PreviousMasterKey)
+	if err != nil {
+		return err
+	}
+	key := string(driver.CaddyModule().ID) + " " + identity
+	value, loaded, err := engines.LoadOrNew(key, func() (caddy.Destructor, error) {
+		return openEngine(driver, master, previous, a.CacheSize, a.logger)
+	})
+	if err != nil {
+		return err
+	}
+	a.engine, a.pooled = value.(*engine), key
+	if loaded {
+		return a.engine.adopt(ctx, master, previous, a.CacheSize)
+	}
+	return nil
+}
+
+// masterKey resolves a master key by placeholder. What is configured but
+// empty or short is refused: it is not the same as not configured.
+func masterKey(option, configured string) (keystore.MasterKey, error) {
+	if configured == "" {
+		return keystore.MasterKey{}, nil
+	}
+	text, err := caddy.NewReplacer().ReplaceOrErr(configured, true, true)
+	if err != nil {
+		return keystore.MasterKey{}, fmt.Errorf("%s: %w", option, err)
+	}
+	key, err := keystore.ParseMasterKey(keystore.Secret(text))
+	if err != nil {
+		return keystore.MasterKey{}, fmt.Errorf("%s: %w", option, err)
+	}
+	return key, nil
+}
+
+// newManagement returns the management routes under a prefix, for callers as
+// the mount identifies them.
+func (a *App) newManagement(prefix string, caller func(*http.Request) (keystore.Caller, error)) http.Handler {
+	version, _ := caddy.Version()
+	return managementapi.New(managementapi.Config{
+		Service: &keystore.Service{
+			Store: a.engine.store, Follower: a.engine.follower, Credentials: a.engine.credentials, Replays: a.engine.replays,
+			Policy: keystore.Policy{Prefix: a.Prefix, Grace: time.Duration(a.GracePeriod)},
+		},
+		Organizations: a.engine.store,
+		SigningKeys:   a.engine.keyring,
+		Rotation:      a.engine.rotation,
+		Caller:        caller,
+		Prefix:        prefix,
+		Version:       version,
+		Log: func(r *http.Request, err error) {
+			a.logger.Error("management call failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
+		},
+	})
+}
+
+// Start makes this configuration the one that speaks for the engine.
+func (a *App) Start() error {
+	a.engine.speaker.Store(a)
+	a.Issuer.start(a.engine)
+	page, err := a.engine.store.List(a.ctx, keystore.Query{Limit: 1})
+	if err != nil {
+		return fmt.Errorf("warder.store: %w", err)
+	}
+	if len(page.Records) == 0 {
+		a.logger.Info("there is no key yet; make the first one: warder keys create --name demo --scope hello:read")
+	}
+	return nil
+}
+
+// Stop leaves the engine to the next configuration, if there is one.
+func (a *App) Stop() error {
+	a.engine.speaker.CompareAndSwap(a, nil)
+	return nil
+}
+
+// Cleanup releases what Provision acquired; the last one closes the store.
+func (a *App) Cleanup() error {
+	if a.pooled == "" {
+		return nil
+	}
+	_, err := engines.Delete(a.pooled)
+	a.pooled = ""
+	return err
+}
+
+// emit tells Caddy's subscribers of something that has happened.
+func (a *App) emit(name string, data map[string]any) {
+	if err := a.ctx.Err(); errors.Is(err, context.Canceled) {
+		return // this configuration has been replaced
+	}
+	a.events.Emit(a.ctx, name, data)
+}
+
+// appOf returns the configuration's warder app.
+func appOf(ctx caddy.Context) (*App, error) {
+	app, err := ctx.App("warder")
+	if err != nil {
+		return nil, fmt.Errorf("loading the warder app: %w", err)
+	}
+	return app.(*App), nil
+}
+
+// Interface guards.
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

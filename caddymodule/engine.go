@@ -1,0 +1,138 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/warderhq/warder/keystore"
+	"github.com/warderhq/warder/tokenissuer"
+)
+
+// engines outlive configurations: a reload keeps the cache, the place in the
+// log, and the store open.
+var engines = caddy.NewUsagePool()
+
+// engine is everything that is true of one store whatever a configuration
+// says, and the goroutines that keep it true. Policies come with each call.
+type engine struct {
+	store       OpenedStore
+	lease       *keystore.Lease
+	view        *keystore.View
+	directory   *keystore.Directory
+	follower    *keystore.Follower
+	keyring     *tokenissuer.Keyring
+	rotation    *tokenissuer.Rotation
+	credentials *keystore.Credentials
+	replays     *keystore.Replays
+	metrics     *metrics
+	announcer   *announcer
+
+	// configuredKey: the store was opened with a configured master key.
+	configuredKey bool
+
+	// speaker is the running configuration: events go out through it.
+	speaker atomic.Pointer[App]
+
+	cancel context.CancelFunc
+	loops  sync.WaitGroup
+}
+
+// startTimeout bounds opening and first loading of a store.
+const startTimeout = 30 * time.Second
+
+func openEngine(driver StoreModule, master, previous keystore.MasterKey, cacheSize int, logger *zap.Logger) (*engine, error) {
+	starting, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	store, err := driver.Open(starting, master, previous, logger)
+	if err != nil {
+		return nil, err
+	}
+	e, err := newEngine(starting, store, cacheSize)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	e.configuredKey = !master.IsZero()
+	e.run()
+	if err := e.rotation.Ensure(starting, time.Now()); err != nil {
+		return nil, errors.Join(fmt.Errorf("making the first signing keys: %w", err), e.Destruct())
+	}
+	return e, nil
+}
+
+func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, error) {
+	e := &engine{
+		store:       store,
+		lease:       new(keystore.Lease),
+		directory:   new(keystore.Directory),
+		credentials: keystore.NewCredentials(store.Secret),
+		replays:     keystore.NewReplays(store.Secret),
+	}
+	e.view = keystore.NewView(store, e.lease, cacheSize)
+	e.metrics = newMetrics(e)
+	e.announcer = newAnnouncer(e)
+	keyring, err := tokenissuer.NewKeyring(tokenissuer.KeyringConfig{Secret: store.Secret, Rotated: e.announcer.rotated})
+	if err != nil {
+		return nil, err
+	}
+	e.keyring = keyring
+	e.follower = keystore.NewFollower(store, e.lease, 0, e.followingFailed, e.view, e.directory, e.keyring, e.announcer)
+	e.rotation = tokenissuer.NewRotation(tokenissuer.RotationConfig{
+		Keyring: e.keyring, Store: store, Follower: e.follower, Failed: e.rotationFailed,
+	})
+	if err := e.follower.Start(ctx); err != nil {
+		return nil, fmt.Errorf("loading the store: %w", err)
+	}
+	return e, nil
+}
+
+// engineLogger is the process's logger as it is now: an engine outlives the
+// configuration that opened it, and that configuration's logs.
+func engineLogger() *zap.Logger { return caddy.Log().Named("warder") }
+
+func (e *engine) followingFailed(err error) {
+	e.metrics.followerErrors.Inc()
+	engineLogger().Error("following the change log failed; trying again", zap.Error(err))
+}
+
+func (e *engine) rotationFailed(err error) {
+	engineLogger().Error("planned rotation of signing keys failed; trying again", zap.Error(err))
+}
+
+// adopt checks that a configuration which joins a running engine could also
+// have opened it, and takes over its cache size.
+func (e *engine) adopt(ctx context.Context, master, previous keystore.MasterKey, cacheSize int) error {
+	switch {
+	case !master.IsZero():
+		if _, err := keystore.Unlock(ctx, e.store, master, previous); err != nil {
+			return fmt.Errorf("master_key: %w", err)
+		}
+	case e.configuredKey:
+		return errors.New("master_key: is no longer configured, but the store was opened with it")
+	}
+	e.view.Resize(cacheSize)
+	return nil
+}
+
+// run starts the loops that keep the engine's facts true.
+func (e *engine) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	e.cancel = cancel
+	e.loops.Go(func() { e.follower.Run(ctx) })
+	e.loops.Go(func() { e.rotation.Run(ctx) })
+	e.loops.Go(func() { e.announcer.run(ctx) })
+}
+
+// Destruct ends the loops and closes the store. Called when no configuration
+// uses the engine any more.
+func (e *engine) Destruct() error {
+	e.cancel()
+	e.loops.Wait()
+	return e.store.Close()
+}

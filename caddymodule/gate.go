@@ -1,0 +1,69 @@
+package caddymodule
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"github.com/warderhq/warder/keystore"
+)
+
+// gate is what the handlers of one configuration share: the authenticator
+// under this configuration's policies, and the account of its decisions.
+type gate struct {
+	authenticator keystore.Authenticator
+	directory     *keystore.Directory
+	metrics       *metrics
+	app           *App
+	samples       *rate.Limiter // of refusals told to logs and subscribers
+}
+
+// Refusals come as fast as an attacker sends them. At most so many a second
+// are logged and told to subscribers; the metrics count them all.
+const refusalsPerSecond = 10
+
+func newGate(a *App) *gate {
+	return &gate{
+		authenticator: keystore.Authenticator{
+			View: a.engine.view, Credentials: a.engine.credentials, Tokens: a.Issuer.verifier(),
+		},
+		directory: a.engine.directory,
+		metrics:   a.engine.metrics,
+		app:       a,
+		samples:   rate.NewLimiter(refusalsPerSecond, refusalsPerSecond),
+	}
+}
+
+func (g *gate) organization(slug string) *keystore.Organization {
+	return g.directory.Organization(slug)
+}
+
+// fresh says whether this process may trust what it has in memory.
+func (g *gate) fresh(ctx context.Context, now time.Time) error {
+	return g.authenticator.View.Await(ctx, now, g.authenticator.MaxStaleness)
+}
+
+// passed counts a request that goes on to the next handler.
+func (g *gate) passed(kind keystore.CredentialKind) { g.metrics.admitted[kind].Inc() }
+
+// refused counts a refusal, and tells of a sample of them.
+func (g *gate) refused(logger *zap.Logger, f *refusal, p keystore.Principal, err error) {
+	g.metrics.refused[f.outcome()].Inc()
+	if !g.samples.AllowN(time.Now(), 1) {
+		return
+	}
+	data := map[string]any{"reason": f.outcome()}
+	fields := []zap.Field{zap.String("reason", f.outcome()), zap.Error(err)}
+	if p.Record != nil {
+		data["key_id"], data["organization"] = string(p.Record.ID), p.Record.Organization
+		fields = append(fields, zap.String("key_id", string(p.Record.ID)), zap.String("organization", p.Record.Organization))
+	}
+	if f.status == 503 {
+		logger.Error("request could not be decided", fields...)
+	} else {
+		logger.Info("request refused", fields...)
+	}
+	g.app.emit("key_refused", data)
+}

@@ -1,0 +1,214 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/warderhq/warder/keystore"
+)
+
+// defaultIdentityPrefix begins the names of the headers that tell the API
+// behind who calls.
+const defaultIdentityPrefix = "X-Warder-"
+
+// identityHeaders are the canonical header names under one prefix.
+type identityHeaders struct {
+	prefix string // folded; see fold
+
+	keyID, keyName, keyType, organization, scope, credential, metadata string
+}
+
+func newIdentityHeaders(prefix string) identityHeaders {
+	name := func(suffix string) string { return http.CanonicalHeaderKey(prefix + suffix) }
+	return identityHeaders{
+		prefix: foldName(prefix),
+		keyID:  name("Key-Id"), keyName: name("Key-Name"), keyType: name("Key-Type"),
+		organization: name("Organization"), scope: name("Scope"),
+		credential: name("Credential"), metadata: name("Metadata"),
+	}
+}
+
+// strip removes what a client must not say: every header that the API behind
+// could take for one of ours however it folds names (X_Warder_Key_Id,
+// X.Warder.Key.Id), all but two options of Connection, with which a client
+// could have ours dropped on the next hop, and request trailers.
+func (ih *identityHeaders) strip(r *http.Request) {
+	for name := range r.Header {
+		if foldedPrefix(name, ih.prefix) {
+			delete(r.Header, name)
+		}
+	}
+	if connection, ok := r.Header["Connection"]; ok {
+		stripConnection(r.Header, connection)
+	}
+	if r.Trailer != nil {
+		r.Trailer = nil
+	}
+	delete(r.Header, "Trailer")
+}
+
+func stripConnection(h http.Header, values []string) {
+	var kept []string
+	for _, value := range values {
+		for option := range strings.SplitSeq(value, ",") {
+			switch option = strings.TrimSpace(option); strings.ToLower(option) {
+			case "close", "upgrade":
+				kept = append(kept, option)
+			}
+		}
+	}
+	if kept == nil {
+		delete(h, "Connection")
+		return
+	}
+	h["Connection"] = []string{strings.Join(kept, ", ")}
+}
+
+// set names the principal to the API behind. All values share one allocation.
+func (ih *identityHeaders) set(h http.Header, p *keystore.Principal, organization *keystore.Organization) {
+	values := make([]string, 0, 7)
+	put := func(name, value string) {
+		if value == "" {
+			return
+		}
+		values = append(values, value)
+		h[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+	put(ih.keyID, string(p.Record.ID))
+	put(ih.keyName, percentEncode(p.Record.Name))
+	put(ih.keyType, p.Record.Type.String())
+	put(ih.organization, p.Record.Organization)
+	put(ih.scope, string(p.Scopes))
+	put(ih.credential, p.Kind.String())
+	put(ih.metadata, metadataHeader(p.Record, organization))
+}
+
+// metadataHeader is base64url of the organization's metadata with the key's
+// laid over it.
+func metadataHeader(rec *keystore.Record, organization *keystore.Organization) string {
+	metadata := rec.Metadata
+	if organization != nil && organization.Metadata != "" {
+		merged, err := keystore.OverlayMetadata(organization.Metadata, metadata)
+		if err != nil {
+			return "" // both were validated as objects when they were stored
+		}
+		metadata = merged
+	}
+	if metadata == "" || len(metadata) > keystore.MaximumMetadata {
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString([]byte(metadata))
+}
+
+// percentEncode makes any text safe in a header and leaves plain ASCII as it
+// is. It can be reversed: "%" is encoded, too.
+func percentEncode(s string) string {
+	plain := true
+	for i := range len(s) {
+		plain = plain && isPlain(s[i])
+	}
+	if plain {
+		return s
+	}
+	const digits = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; isPlain(c) {
+			b.WriteByte(c)
+		} else {
+			b.Write([]byte{'%', digits[c>>4], digits[c&15]})
+		}
+	}
+	return b.String()
+}
+
+func isPlain(c byte) bool { return ' ' <= c && c <= '~' && c != '%' }
+
+// fold maps a byte of a header name to what lenient servers make of it: lower
+// case, and everything that is no letter or digit is a hyphen.
+func fold(c byte) byte {
+	switch {
+	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		return c
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	default:
+		return '-'
+	}
+}
+
+func foldName(name string) string {
+	folded := make([]byte, len(name))
+	for i := range folded {
+		folded[i] = fold(name[i])
+	}
+	return string(folded)
+}
+
+// foldedPrefix reports whether name, folded, begins with prefix.
+func foldedPrefix(name, prefix string) bool {
+	if len(name) < len(prefix) {
+		return false
+	}
+	for i := range len(prefix) {
+		if fold(name[i]) != prefix[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// principalKey is where the first warder of a chain leaves the principal for
+// the next: in the context, which no client and no template can write.
+type principalKey struct{}
+
+func principalOf(ctx context.Context) *keystore.Principal {
+	p, _ := ctx.Value(principalKey{}).(*keystore.Principal)
+	return p
+}
+
+// Placeholders of an admitted caller, and of one that was recognised and yet
+// refused.
+const (
+	userPlaceholders      = "http.auth.user."
+	candidatePlaceholders = "http.auth.candidate."
+)
+
+// providePlaceholders answers {http.auth.user.id} and its siblings when they
+// are asked for, which costs less than setting them.
+func providePlaceholders(r *http.Request, prefix string, p *keystore.Principal) {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return
+	}
+	repl.Map(func(key string) (any, bool) {
+		name, ok := strings.CutPrefix(key, prefix)
+		if !ok {
+			return nil, false
+		}
+		return placeholder(p, name)
+	})
+}
+
+func placeholder(p *keystore.Principal, name string) (any, bool) {
+	switch name {
+	case "id":
+		return string(p.Record.ID), true
+	case "organization":
+		return p.Record.Organization, true
+	case "key_name":
+		return p.Record.Name, true
+	case "key_type":
+		return p.Record.Type.String(), true
+	case "scope":
+		return string(p.Scopes), true
+	case "credential":
+		return p.Kind.String(), true
+	default:
+		return nil, false
+	}
+}

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Runs everything there is to test. It installs what it needs (a C compiler
+# for the race detector), leaves nothing running, and compiles Caddy twice:
+# once plain, once with the race detector.
+#
+#   ./test.sh          everything
+#   FUZZTIME=60s       how long each fuzz target runs (default 5s)
+set -euo pipefail
+cd "$(dirname "$0")"
+
+step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
+
+if ! command -v go >/dev/null; then
+	echo "Go is missing: https://go.dev/doc/install" >&2
+	exit 1
+fi
+if ! command -v "${CC:-gcc}" >/dev/null; then
+	step "installing a C compiler for the race detector"
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -qq && apt-get install -qq -y --no-install-recommends gcc libc6-dev
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+step "format"
+unformatted=$(gofmt -l $(git ls-files '*.go'))
+if [ -n "$unformatted" ]; then
+	echo "not formatted: $unformatted" >&2
+	exit 1
+fi
+
+# Without cgo, so that this is the one plain build that everything shares.
+step "build"
+CGO_ENABLED=0 go build -trimpath=false -o "$work/warder" ./cmd/warder
+export WARDER_BINARY=$work/warder
+
+step "vet"
+CGO_ENABLED=0 go vet ./...
+
+step "test"
+CGO_ENABLED=1 go test -race -timeout 15m ./...
+
+step "fuzz, ${FUZZTIME:=5s} each"
+./fuzz.sh "$FUZZTIME"
+
+step "done"
