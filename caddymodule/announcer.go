@@ -67,7 +67,7 @@ func (a *announcer) run(ctx context.Context) {
 	for {
 		select {
 		case next := <-a.queue:
-			if speaker := a.engine.speaker.Load(); speaker != nil {
+			if speaker := a.engine.speaker(); speaker != nil {
 				speaker.emit(next.name, next.data)
 			}
 		case <-ctx.Done():

@@ -201,8 +201,7 @@ func (a *App) newManagement(prefix string, caller func(*http.Request) (keystore.
 
 // Start makes this configuration the one that speaks for the engine.
 func (a *App) Start() error {
-	a.engine.speaker.Store(a)
-	a.Issuer.start(a.engine)
+	a.engine.enter(a)
 	page, err := a.engine.store.List(a.ctx, keystore.Query{Limit: 1})
 	if err != nil {
 		return fmt.Errorf("warder.store: %w", err)
@@ -215,7 +214,7 @@ func (a *App) Start() error {
 
 // Stop leaves the engine to the next configuration, if there is one.
 func (a *App) Stop() error {
-	a.engine.speaker.CompareAndSwap(a, nil)
+	a.engine.leave(a)
 	return nil
 }
 

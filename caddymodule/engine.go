@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -37,11 +37,40 @@ type engine struct {
 	// configuredKey: the store was opened with a configured master key.
 	configuredKey bool
 
-	// speaker is the running configuration: events go out through it.
-	speaker atomic.Pointer[App]
-
+	mu      sync.Mutex // guards running
+	running []*App     // configurations that have started, the newest last
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
+}
+
+// enter makes a configuration the one that speaks for the engine: events go
+// out through it, and new signing keys are of its algorithm.
+func (e *engine) enter(a *App) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running = append(e.running, a)
+	a.Issuer.start(e)
+}
+
+// leave takes it back. If it was the newest, because a reload failed halfway,
+// the one before speaks again.
+func (e *engine) leave(a *App) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running = slices.DeleteFunc(e.running, func(other *App) bool { return other == a })
+	if newest := len(e.running) - 1; newest >= 0 {
+		e.running[newest].Issuer.start(e)
+	}
+}
+
+// speaker returns the newest running configuration, or nil.
+func (e *engine) speaker() *App {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.running) == 0 {
+		return nil
+	}
+	return e.running[len(e.running)-1]
 }
 
 // startTimeout bounds opening and first loading of a store.
