@@ -23,6 +23,9 @@ func (s *Store) failure(ctx context.Context, doing string, err error) error {
 		return fmt.Errorf("%s: %w", doing, ctx.Err())
 	case isDamage(err):
 		return fmt.Errorf("%s in %s: %w: %w: %w", doing, s.path, keystore.ErrUnavailable, keystore.ErrCorrupt, err)
+	case isCode(err, codes.SQLITE_CONSTRAINT):
+		// The store is well; what was put contradicts what it holds.
+		return fmt.Errorf("%s in %s: %w", doing, s.path, err)
 	default:
 		return fmt.Errorf("%s in %s: %w: %w", doing, s.path, keystore.ErrUnavailable, err)
 	}
