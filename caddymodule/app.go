@@ -201,7 +201,6 @@ func (a *App) newManagement(prefix string, caller func(*http.Request) (keystore.
 
 // Start makes this configuration the one that speaks for the engine.
 func (a *App) Start() error {
-	a.engine.enter(a)
 	page, err := a.engine.store.List(a.ctx, keystore.Query{Limit: 1})
 	if err != nil {
 		return fmt.Errorf("warder.store: %w", err)
@@ -209,6 +208,7 @@ func (a *App) Start() error {
 	if len(page.Records) == 0 {
 		a.logger.Info("there is no key yet; make the first one: warder keys create --name demo --scope hello:read")
 	}
+	a.engine.enter(a)
 	return nil
 }
 

@@ -2,12 +2,24 @@
 package main
 
 import (
+	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
-	_ "github.com/warderhq/warder/caddymodule"
+	"github.com/warderhq/warder/caddymodule"
 )
 
 func main() {
+	caddy.CustomBinaryName = "warder"
+	caddy.CustomLongDescription = `Warder gives an HTTP API keys, short-lived tokens, a key life cycle and
+revocation: it stands in front as an authenticating reverse proxy. It is Caddy
+with all of its standard modules, and one of its own.
+
+	$ warder run --config Caddyfile     serve
+	$ warder keys create --name demo    make a key on the running server
+	$ warder keys block <id>            refuse it, and every token minted from it`
+	for _, command := range caddymodule.Commands() {
+		caddycmd.RegisterCommand(command) // keys ... beside warder keys ...
+	}
 	caddycmd.Main()
 }
