@@ -1,12 +1,13 @@
 package caddymodule
 
 import (
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/warderhq/warder/managementapi"
 )
 
 func init() {
@@ -37,11 +38,13 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 	ctx := caddy.ActiveContext()
 	value, err := ctx.AppIfConfigured("warder")
 	if err != nil {
-		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("the running configuration has no warder")}
+		managementapi.WriteError(w, managementapi.ErrNotConfigured)
+		return nil
 	}
 	app := value.(*App)
-	if app.AdminAPI != "remote" && !isLocal(r) {
-		return caddy.APIError{HTTPStatus: http.StatusForbidden, Err: errors.New("management on an admin endpoint beyond loopback needs the option admin_api remote")}
+	if app.AdminAPI != adminRemote && !isLocal(r) {
+		managementapi.WriteError(w, managementapi.ErrRemote)
+		return nil
 	}
 	app.management.ServeHTTP(w, r)
 	return nil

@@ -72,7 +72,10 @@ func (App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "warder", New: func() caddy.Module { return new(App) }}
 }
 
-const defaultCacheSize = 100_000
+const (
+	defaultCacheSize = 100_000
+	adminRemote      = "remote"
+)
 
 // Provision opens the store, or joins the engine that has it open.
 func (a *App) Provision(ctx caddy.Context) error {
@@ -123,7 +126,7 @@ func (a *App) check() error {
 		return errors.New("warder.grace_period: must not be negative")
 	case a.CacheSize < 1:
 		return errors.New("warder.cache_size: must be at least 1")
-	case a.AdminAPI != "" && a.AdminAPI != "remote":
+	case a.AdminAPI != "" && a.AdminAPI != adminRemote:
 		return fmt.Errorf("warder.admin_api: %q is not known; the only value is remote", a.AdminAPI)
 	}
 	return nil
