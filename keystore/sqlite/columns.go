@@ -23,7 +23,7 @@ func (c integer[T]) Scan(src any) error {
 	case nil:
 		*c.to = 0
 	default:
-		return fmt.Errorf("%w: %T where a number should be", errDamaged, src)
+		return fmt.Errorf("%w: %T where a number should be", keystore.ErrCorrupt, src)
 	}
 	return nil
 }
@@ -40,7 +40,7 @@ func (c characters[T]) Scan(src any) error {
 	case nil:
 		*c.to = ""
 	default:
-		return fmt.Errorf("%w: %T where text should be", errDamaged, src)
+		return fmt.Errorf("%w: %T where text should be", keystore.ErrCorrupt, src)
 	}
 	return nil
 }
@@ -53,7 +53,7 @@ func flag(to *bool) boolean { return boolean{to} }
 func (c boolean) Scan(src any) error {
 	v, ok := src.(int64)
 	if !ok && src != nil {
-		return fmt.Errorf("%w: %T where 0 or 1 should be", errDamaged, src)
+		return fmt.Errorf("%w: %T where 0 or 1 should be", keystore.ErrCorrupt, src)
 	}
 	*c.to = v != 0
 	return nil
@@ -67,7 +67,7 @@ func fixed[T ~[32]byte](to *T) bytes32[T] { return bytes32[T]{to} }
 func (c bytes32[T]) Scan(src any) error {
 	v, ok := src.([]byte)
 	if !ok && src != nil || len(v) != 0 && len(v) != 32 {
-		return fmt.Errorf("%w: %T of %d bytes where a digest should be", errDamaged, src, len(v))
+		return fmt.Errorf("%w: %T of %d bytes where a digest should be", keystore.ErrCorrupt, src, len(v))
 	}
 	*c.to = T{}
 	copy((*c.to)[:], v)
@@ -96,14 +96,14 @@ type list[T ~string] struct{ to *[]T }
 func (c list[T]) Scan(src any) error {
 	v, ok := src.(string)
 	if !ok && src != nil {
-		return fmt.Errorf("%w: %T where a list should be", errDamaged, src)
+		return fmt.Errorf("%w: %T where a list should be", keystore.ErrCorrupt, src)
 	}
 	*c.to = nil
 	if v == "" {
 		return nil
 	}
 	if err := json.Unmarshal([]byte(v), c.to); err != nil {
-		return fmt.Errorf("%w: reading a list: %w", errDamaged, err)
+		return fmt.Errorf("%w: reading a list: %w", keystore.ErrCorrupt, err)
 	}
 	return nil
 }

@@ -21,31 +21,30 @@ func (s *Store) failure(ctx context.Context, doing string, err error) error {
 	switch {
 	case ctx.Err() != nil && (isContextEnd(err) || isCode(err, codes.SQLITE_INTERRUPT)):
 		return fmt.Errorf("%s: %w", doing, ctx.Err())
-	case isDamage(err):
-		return fmt.Errorf("%s in %s: %w: %w: %w", doing, s.path, keystore.ErrUnavailable, keystore.ErrCorrupt, err)
 	case isCode(err, codes.SQLITE_CONSTRAINT):
 		// The store is well; what was put contradicts what it holds.
 		return fmt.Errorf("%s in %s: %w", doing, s.path, err)
 	default:
-		return fmt.Errorf("%s in %s: %w: %w", doing, s.path, keystore.ErrUnavailable, err)
+		return fmt.Errorf("%s in %s: %w: %w", doing, s.path, keystore.ErrUnavailable, markDamage(err))
 	}
 }
 
-// refusal is failure for a store that is not open yet: damage is ErrCorrupt
-// alone, for nothing about it will pass by waiting.
+// refusal names the file that does not open, and tells damage. It is no
+// ErrUnavailable: nothing about it passes by waiting.
 func refusal(doing, path string, err error) error {
-	if isDamage(err) {
-		return fmt.Errorf("%s %s: %w: %w", doing, path, keystore.ErrCorrupt, err)
+	return fmt.Errorf("%s %s: %w", doing, path, markDamage(err))
+}
+
+// markDamage makes what SQLite reports about a damaged file an ErrCorrupt.
+func markDamage(err error) error {
+	if isCode(err, codes.SQLITE_CORRUPT) || isCode(err, codes.SQLITE_NOTADB) {
+		return fmt.Errorf("%w: %w", keystore.ErrCorrupt, err)
 	}
-	return fmt.Errorf("%s %s: %w", doing, path, err)
+	return err
 }
 
 func isContextEnd(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
-
-func isDamage(err error) bool {
-	return isCode(err, codes.SQLITE_CORRUPT) || isCode(err, codes.SQLITE_NOTADB) || errors.Is(err, errDamaged)
 }
 
 // isCode compares primary result codes: the extended ones share their low byte.

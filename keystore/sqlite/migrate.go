@@ -128,7 +128,7 @@ func migrate(ctx context.Context, db *sql.DB, migrations []string) error {
 	case version > len(migrations):
 		return fmt.Errorf("schema version %d, known up to %d: %w", version, len(migrations), keystore.ErrNewerSchema)
 	case version < 1:
-		return fmt.Errorf("%w: schema version %d", errDamaged, version)
+		return fmt.Errorf("%w: schema version %d", keystore.ErrCorrupt, version)
 	}
 	if err := applyMigrations(ctx, tx, version, migrations); err != nil {
 		return err

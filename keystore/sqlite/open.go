@@ -88,7 +88,7 @@ func (s *Store) start(ctx context.Context, genesis keystore.Genesis) error {
 // without which nothing works are read, and the pages are checked as
 // fullCheckSize says.
 func (s *Store) check(ctx context.Context, found file) error {
-	if _, err := s.SealedSecret(ctx); err != nil {
+	if _, err := s.readSecret(ctx); err != nil {
 		return err
 	}
 	if _, err := s.readHead(ctx, s.read.head); err != nil {
@@ -102,7 +102,7 @@ func (s *Store) check(ctx context.Context, found file) error {
 		return err
 	}
 	if finding != "ok" {
-		return fmt.Errorf("%w: %s", errDamaged, finding)
+		return fmt.Errorf("%w: %s", keystore.ErrCorrupt, finding)
 	}
 	return nil
 }
@@ -111,7 +111,7 @@ func (s *Store) readHead(ctx context.Context, head *sql.Stmt) (keystore.Position
 	var at keystore.Position
 	err := head.QueryRowContext(ctx).Scan(number(&at.Revision), number(&at.Mark))
 	if errors.Is(err, sql.ErrNoRows) {
-		err = fmt.Errorf("%w: the log has no head", errDamaged)
+		err = fmt.Errorf("%w: the log has no head", keystore.ErrCorrupt)
 	}
 	return at, err
 }

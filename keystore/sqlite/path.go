@@ -13,9 +13,6 @@ import (
 	"github.com/warderhq/warder/keystore"
 )
 
-// errDamaged is a finding of our own about a file, beside those of SQLite.
-var errDamaged = errors.New("damaged")
-
 // Canonical returns the one absolute name of a database, every symbolic link
 // in it resolved, whether the file exists yet or not. Two names of one file
 // have the same canonical name.
@@ -103,7 +100,7 @@ func inspect(path string) (file, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		if found.unclean {
 			return found, fmt.Errorf("%w: %s-wal exists without its database; restore the database, or remove that file too to start anew",
-				errDamaged, path)
+				keystore.ErrCorrupt, path)
 		}
 		return found, nil
 	}
@@ -140,13 +137,13 @@ func inspectHeader(path string) error {
 	header := make([]byte, headerSize)
 	switch n, err := io.ReadFull(f, header); {
 	case errors.Is(err, io.EOF):
-		return fmt.Errorf("%w: the file is empty; restore it, or remove it to start anew", errDamaged)
+		return fmt.Errorf("%w: the file is empty; restore it, or remove it to start anew", keystore.ErrCorrupt)
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%w: the file ends after %d bytes", errDamaged, n)
+		return fmt.Errorf("%w: the file ends after %d bytes", keystore.ErrCorrupt, n)
 	case err != nil:
 		return err
 	case !bytes.HasPrefix(header, []byte(headerMagic)):
-		return fmt.Errorf("%w: the file is not a SQLite database", errDamaged)
+		return fmt.Errorf("%w: the file is not a SQLite database", keystore.ErrCorrupt)
 	}
 	if id := binary.BigEndian.Uint32(header[headerApplicationID:]); id != applicationID {
 		return fmt.Errorf("%w: the database belongs to another program (application_id %#x)", keystore.ErrCorrupt, id)

@@ -18,15 +18,19 @@ func (s *Store) SealedSecret(ctx context.Context) (keystore.SealedSecret, error)
 		return keystore.SealedSecret{}, err
 	}
 	defer s.scans.leave()
-	var row keystore.SealedSecret
-	err := s.read.secret.QueryRowContext(ctx).Scan(number(&row.Version), &row.Sealed, &row.Check)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = fmt.Errorf("%w: the row is missing", errDamaged)
-	}
+	row, err := s.readSecret(ctx)
 	if err != nil {
 		return keystore.SealedSecret{}, s.failure(ctx, doing, err)
 	}
 	return row, nil
+}
+
+func (s *Store) readSecret(ctx context.Context) (row keystore.SealedSecret, err error) {
+	err = s.read.secret.QueryRowContext(ctx).Scan(number(&row.Version), &row.Sealed, &row.Check)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = fmt.Errorf("%w: the store secret is missing", keystore.ErrCorrupt)
+	}
+	return row, err
 }
 
 // ReplaceSealedSecret implements keystore.SecretRow. It is one statement, and

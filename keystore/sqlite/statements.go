@@ -5,7 +5,12 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"strings"
+
+	codes "modernc.org/sqlite/lib"
+
+	"github.com/warderhq/warder/keystore"
 )
 
 // The statements, prepared once; database/sql keeps each prepared on every
@@ -42,7 +47,11 @@ func (s *Store) prepare(ctx context.Context) error {
 	for db, statements := range map[*sql.DB][]statement{s.reads: s.read.list(), s.writes: s.write.list()} {
 		for _, st := range statements {
 			var err error
-			if *st.to, err = db.PrepareContext(ctx, st.query); err != nil {
+			*st.to, err = db.PrepareContext(ctx, st.query)
+			if isCode(err, codes.SQLITE_ERROR) { // it names what the schema lacks
+				return fmt.Errorf("%w: %w", keystore.ErrCorrupt, err)
+			}
+			if err != nil {
 				return err
 			}
 		}
