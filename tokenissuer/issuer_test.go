@@ -1,7 +1,6 @@
 package tokenissuer
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -154,8 +153,8 @@ func TestLongestTokenVerifies(t *testing.T) {
 				break
 			}
 			longest = m.Token.Reveal()
-			if length < 2000 {
-				length += 100
+			if gap := maxToken - len(longest); gap > 16 {
+				length += gap / 2
 			}
 		}
 		if len(longest) < maxToken-3 || len(longest) > maxToken {
@@ -179,23 +178,4 @@ func TestNewIssuerRefuses(t *testing.T) {
 			t.Errorf("%+v was accepted", cfg)
 		}
 	}
-}
-
-func BenchmarkMint(b *testing.B) {
-	n := newTestNode(b, nodeOptions{})
-	issuer := n.issuer(b, IssuerConfig{})
-	p, now := testPrincipal("hello:read"), time.Now()
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := issuer.Mint(p, p.Scopes, now); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func startedStore(t testing.TB, ctx context.Context, secret keystore.StoreSecret, now time.Time) *memoryStore {
-	t.Helper()
-	store := newMemoryStore()
-	newNode(t, ctx, store, secret, nodeOptions{memo: -1, now: now})
-	return store
 }

@@ -69,13 +69,21 @@ func newMemo(bytes int64) (*memo, error) {
 	return m, nil
 }
 
-// find returns the proof of exactly this token, or nil. The hash only says
-// where to look.
+// place says where to look for a token. The end of its signature, which every
+// bit before it has shaped, spreads proved tokens as well as all of it would,
+// in a fifth of the time; which token it is, the comparison of all of it says.
+func (m *memo) place(token string) uint64 {
+	return maphash.String(m.seed, token[max(0, len(token)-signatureTail):])
+}
+
+const signatureTail = 64 // characters: 384 bits
+
+// find returns the proof of exactly this token, or nil.
 func (m *memo) find(token string) *proof {
 	if m == nil {
 		return nil
 	}
-	p, ok := m.cache.Get(maphash.String(m.seed, token))
+	p, ok := m.cache.Get(m.place(token))
 	runtime.KeepAlive(m)
 	if !ok || p.token != token {
 		return nil
@@ -89,7 +97,7 @@ func (m *memo) keep(p *proof) {
 		return
 	}
 	cost := proofOverhead + int64(len(p.token)+len(p.key)+len(p.scopes))
-	m.cache.Set(maphash.String(m.seed, p.token), p, cost)
+	m.cache.Set(m.place(p.token), p, cost)
 	runtime.KeepAlive(m)
 }
 
