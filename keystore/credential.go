@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"strings"
 	"sync"
+	"unsafe"
 )
 
 // The parts of an API key: prefix "_" access key "_" secret key checksum.
@@ -40,7 +41,7 @@ func ValidPrefix(prefix string) bool {
 // FormatAPIKey joins a pair into the one string that people paste.
 func FormatAPIKey(prefix string, access AccessKey, secret Secret) Secret {
 	body := prefix + "_" + string(access) + "_" + secret.Reveal()
-	return Secret(body + base62(uint64(crc32.ChecksumIEEE([]byte(body))), checksumLength))
+	return Secret(body + base62(checksum(body), checksumLength))
 }
 
 // parseAPIKey splits an API key into its halves, which point into s. False if
@@ -54,12 +55,16 @@ func parseAPIKey(prefix, s string) (access AccessKey, secret string, ok bool) {
 	if body[0] != '_' || body[1+accessKeyLength] != '_' || !isBase62(string(access)) || !isBase62(secret) {
 		return "", "", false
 	}
-	var buf [maxPrefixLength + apiKeyBody]byte
-	sum := crc32.ChecksumIEEE(buf[:copy(buf[:], s[:len(s)-checksumLength])])
-	if !spells(uint64(sum), body[len(body)-checksumLength:]) {
+	if !spells(checksum(s[:len(s)-checksumLength]), body[len(body)-checksumLength:]) {
 		return "", "", false
 	}
 	return access, secret, true
+}
+
+// checksum reads s in place: package crc32 only reads, but lets its argument
+// escape, so that a copy would cost every request an allocation.
+func checksum(s string) uint64 {
+	return uint64(crc32.ChecksumIEEE(unsafe.Slice(unsafe.StringData(s), len(s))))
 }
 
 // wellFormedPair reports whether two strings have the shape of a pair.
@@ -266,23 +271,19 @@ func ParseCredential(prefix, value string) (Presented, error) {
 
 // parseOne reads one bare credential; most says whether a token may stand here.
 func parseOne(prefix, text string, found bool, most CredentialKind) (Presented, error) {
-	if !found || !isOneCredential(text) {
-		return Presented{}, ErrMalformed
-	}
-	if len(text) > MaximumCredential {
-		return Presented{}, ErrInvalid
-	}
-	if native(prefix, text) {
-		access, secret, ok := parseAPIKey(prefix, text)
-		if !ok {
-			return Presented{}, ErrInvalid
-		}
+	if access, secret, ok := parseAPIKey(prefix, text); ok {
 		return Presented{Kind: CredentialKey, Access: access, Secret: secret}, nil
 	}
-	if most == CredentialAccessToken && strings.Count(text, ".") == 2 {
+	switch {
+	case !found || !isOneCredential(text):
+		return Presented{}, ErrMalformed
+	case len(text) > MaximumCredential:
+		return Presented{}, ErrInvalid
+	case most == CredentialAccessToken && !native(prefix, text) && strings.Count(text, ".") == 2:
 		return Presented{Kind: CredentialAccessToken, Token: text}, nil
+	default:
+		return Presented{}, ErrInvalid
 	}
-	return Presented{}, ErrInvalid
 }
 
 func native(prefix, text string) bool {
@@ -326,7 +327,18 @@ func isScheme(s, lower string) bool { return len(s) == len(lower) && strings.Equ
 // credentials, folding, or a disagreement between us and the next parser.
 func isOneCredential(s string) bool { return s != "" && strings.IndexByte(s, ',') < 0 && isVisible(s) }
 
+// isVisible reports whether s is nothing but "!" to "~", eight bytes at a
+// time: an access token is long, and each request reads all of it.
 func isVisible(s string) bool {
+	const each, high = 0x0101_0101_0101_0101, 0x8080_8080_8080_8080
+	for ; len(s) >= 8; s = s[8:] {
+		w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		// A borrow below "!", a carry beyond "~", or not ASCII at all.
+		if ((w-'!'*each)|(w+each)|w)&high != 0 {
+			return false
+		}
+	}
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' {
 			return false
