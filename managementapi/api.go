@@ -163,9 +163,10 @@ func (a *API) recover(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if WriteError(w, err) >= http.StatusInternalServerError && a.Log != nil {
+	if problemOf(err).Status >= http.StatusInternalServerError && a.Log != nil {
 		a.Log(r, err)
 	}
+	WriteError(w, err)
 }
 
 // checkRoute answers 404 and 405 in place of the mux, which would speak plain

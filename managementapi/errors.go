@@ -109,9 +109,9 @@ type (
 func (e *parameterError) Error() string { return "parameter " + e.name + ": " + e.reason }
 func (e *headerError) Error() string    { return "header " + e.name + ": " + e.reason }
 
-// WriteError answers err by the error table and returns the status. A mount
-// uses it for what it refuses before the API is reached.
-func WriteError(w http.ResponseWriter, err error) int {
+// WriteError answers err by the error table. A mount uses it for what it
+// refuses before the API is reached.
+func WriteError(w http.ResponseWriter, err error) {
 	p := problemOf(err)
 	body, encodeErr := encode(p)
 	if encodeErr != nil {
@@ -131,7 +131,6 @@ func WriteError(w http.ResponseWriter, err error) int {
 	}
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body) // a caller that has gone cannot be told
-	return p.Status
 }
 
 func problemOf(err error) Problem {

@@ -1,0 +1,88 @@
+package managementapi
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/warderhq/warder/keystore"
+)
+
+func TestFailureIsNoDenialAndTellsNothing(t *testing.T) {
+	g := newRig(t)
+	for _, c := range []struct {
+		err    error
+		status int
+		code   string
+	}{
+		{errLate, 503, "unavailable"}, {fmt.Errorf("asking: %w", keystore.ErrStale), 503, "unavailable"},
+		{errDisk, 500, "internal"}, {keystore.ErrCorrupt, 500, "internal"}, {nil, 500, "internal"}, // nil: a panic
+	} {
+		broken := brokenStore{c.err}
+		service := *g.service
+		service.Store = broken
+		g.serve(Config{Service: &service, Organizations: broken, Caller: g.who, Prefix: "/warder/v1", Log: g.log})
+		for _, call := range [][2]string{{"POST", "/keys"}, {"GET", "/keys"}, {"GET", "/keys/key_x"}, {"GET", "/organizations"}, {"POST", "/keys/key_x/rotate"}} {
+			g.takeLog()
+			r := g.send(call[0], call[1], "")
+			r.refused(c.status, c.code, "")
+			if strings.Contains(string(r.raw), "secret text") {
+				t.Errorf("the caller is told %s", r.raw)
+			}
+			if logged := g.takeLog(); len(logged) != 1 || (c.err != nil && !strings.Contains(logged[0], c.err.Error())) {
+				t.Errorf("the operator is told %q of %v", logged, c.err)
+			}
+			after, _ := strconv.Atoi(r.header.Get("Retry-After"))
+			if c.status == 503 && (after < 1 || after > 5) {
+				t.Errorf("Retry-After: %d", after)
+			}
+		}
+	}
+}
+
+func TestCallerThatCannotBeTold(t *testing.T) {
+	for err, status := range map[error]int{
+		keystore.ErrNoCredential: 401, keystore.ErrForbidden: 403, keystore.ErrStale: 503, errDisk: 500, ErrNotConfigured: 503, ErrRemote: 403,
+	} {
+		api := New(Config{Prefix: "/v1", Caller: func(*http.Request) (keystore.Caller, error) { return keystore.LocalCaller(), err }})
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, httptest.NewRequest("GET", "/v1/keys", nil))
+		if w.Code != status || w.Header().Get("Content-Type") != problemType {
+			t.Errorf("%v: %d %s", err, w.Code, w.Body)
+		}
+		if challenge := w.Header().Get("WWW-Authenticate"); (status == 401) != (challenge != "") {
+			t.Errorf("%v: WWW-Authenticate: %s", err, challenge)
+		}
+	}
+	w := httptest.NewRecorder()
+	New(Config{Prefix: "/v1", Caller: func(*http.Request) (keystore.Caller, error) { return keystore.Caller{}, nil }}).
+		ServeHTTP(w, httptest.NewRequest("GET", "/v1/keys", nil))
+	if w.Code != 403 {
+		t.Errorf("the zero caller: %d", w.Code)
+	}
+}
+
+func TestErrorTableIsWhole(t *testing.T) {
+	seen := make(map[string]string)
+	for _, row := range errorTable {
+		if row.code == "" || row.detail == "" || http.StatusText(row.status) == "" {
+			t.Errorf("%v: %+v", row.err, row)
+		}
+		if other, ok := seen[row.code]; ok && other != row.detail {
+			t.Errorf("code %s has two meanings", row.code)
+		}
+		seen[row.code] = row.detail
+		if p := problemOf(fmt.Errorf("doing: %w", row.err)); p.Code != row.code || p.Status != row.status {
+			t.Errorf("%v wrapped is %+v", row.err, p)
+		}
+	}
+	for _, err := range []error{errors.New("x"), nil} {
+		if p := problemOf(err); p.Status != 500 {
+			t.Errorf("%v: %+v", err, p)
+		}
+	}
+}

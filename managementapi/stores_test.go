@@ -1,0 +1,53 @@
+package managementapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/warderhq/warder/keystore"
+)
+
+// slowStore holds every transaction until it is let go.
+type slowStore struct {
+	keystore.ServiceStore
+	inside chan<- struct{}
+	leave  <-chan struct{}
+}
+
+func (s slowStore) Transact(ctx context.Context, fn func(keystore.Tx) error) (keystore.Revision, error) {
+	s.inside <- struct{}{}
+	<-s.leave
+	return s.ServiceStore.Transact(ctx, fn)
+}
+
+// brokenStore fails with err, or panics if there is none.
+type brokenStore struct{ err error }
+
+func (s brokenStore) fail() error {
+	if s.err == nil {
+		panic("secret text of a panic")
+	}
+	return s.err
+}
+
+func (s brokenStore) Lookup(context.Context, keystore.LookupID) (keystore.Record, keystore.Revision, error) {
+	return keystore.Record{}, 0, s.fail()
+}
+
+func (s brokenStore) List(context.Context, keystore.Query) (keystore.Page, error) {
+	return keystore.Page{}, s.fail()
+}
+
+func (s brokenStore) Transact(context.Context, func(keystore.Tx) error) (keystore.Revision, error) {
+	return 0, s.fail()
+}
+
+func (s brokenStore) Snapshot(context.Context) (keystore.Snapshot, error) {
+	return keystore.Snapshot{}, s.fail()
+}
+
+var (
+	errDisk = errors.New("secret text of the disk")
+	errLate = fmt.Errorf("%w: %w", keystore.ErrUnavailable, errDisk)
+)
