@@ -3,6 +3,7 @@ package keystore
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // OverlayMetadata lays one JSON object over another as a JSON merge patch
@@ -15,11 +16,12 @@ func OverlayMetadata(base, over string) (string, error) {
 	case base == "":
 		base = "{}"
 	}
-	var target, patch any
-	if err := json.Unmarshal([]byte(base), &target); err != nil {
+	target, err := decodeExactly(base)
+	if err != nil {
 		return "", fmt.Errorf("decoding metadata: %w", err)
 	}
-	if err := json.Unmarshal([]byte(over), &patch); err != nil {
+	patch, err := decodeExactly(over)
+	if err != nil {
 		return "", fmt.Errorf("decoding metadata to lay over: %w", err)
 	}
 	merged, err := json.Marshal(MergePatch(target, patch))
@@ -27,6 +29,14 @@ func OverlayMetadata(base, over string) (string, error) {
 		return "", fmt.Errorf("encoding metadata: %w", err)
 	}
 	return string(merged), nil
+}
+
+// decodeExactly keeps numbers as they are written: an id beyond 2^53 survives.
+func decodeExactly(text string) (value any, err error) {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	err = d.Decode(&value)
+	return value, err
 }
 
 // MergePatch applies an RFC 7396 patch to a decoded JSON value.

@@ -40,12 +40,18 @@ type (
 // means "not set"; as an expiry, "never".
 type Instant int64
 
-// InstantOf returns t at microsecond resolution. The zero time is not set.
+// InstantOf returns t at microsecond resolution. The zero time is not set; the
+// epoch is, and becomes the instant after it: as an expiry, it must not read
+// as "never".
 func InstantOf(t time.Time) Instant {
-	if t.IsZero() {
+	switch i := Instant(t.UnixMicro()); {
+	case t.IsZero():
 		return 0
+	case i == 0:
+		return 1
+	default:
+		return i
 	}
-	return Instant(t.UnixMicro())
 }
 
 // Time returns i in UTC, or the zero time if i is not set.
