@@ -168,6 +168,8 @@ func (p *Problem) locate(err error) {
 		p.Pointer = "/name"
 	case "organization_exists":
 		p.Pointer = "/slug"
+	case "stale_revision":
+		p.Header = "If-Match"
 	}
 }
 

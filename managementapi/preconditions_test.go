@@ -33,7 +33,7 @@ func TestIfMatch(t *testing.T) {
 				t.Errorf("If-Match: %s: %d %s", c.value, r.status, r.raw)
 			}
 		case 412:
-			r.refused(412, "stale_revision", "")
+			r.refused(412, "stale_revision", "If-Match")
 		case 400:
 			r.refused(400, "invalid_header", "If-Match")
 		}
@@ -61,7 +61,7 @@ func TestIfMatchOnEveryChange(t *testing.T) {
 			text = ""
 		}
 		before := g.record(keystore.KeyID(id))
-		g.send(rt.method, path, text, "If-Match", `"9999999"`).refused(412, "stale_revision", "")
+		g.send(rt.method, path, text, "If-Match", `"9999999"`).refused(412, "stale_revision", "If-Match")
 		if now := g.record(keystore.KeyID(id)); now != before {
 			t.Errorf("%s %s changed the key", rt.method, rt.pattern)
 		}
