@@ -22,7 +22,7 @@ func TestEveryConnectionHasItsPragmas(t *testing.T) {
 	s := openAt(t, filepath.Join(t.TempDir(), "warder.db"))
 	want := map[string]int64{
 		"synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000, "fullfsync": 1, "checkpoint_fullfsync": 1,
-		"trusted_schema": 0, "cell_size_check": 1, "temp_store": 2, "cache_size": -4000,
+		"trusted_schema": 0, "temp_store": 2, "cache_size": -4000,
 	}
 	for name, db := range map[string]*sql.DB{"reads": s.reads, "writes": s.writes} {
 		n := db.Stats().MaxOpenConnections
