@@ -253,7 +253,7 @@ func ParseAuthorization(prefix, value string) (Presented, error) {
 		return parseOne(prefix, rest, found, CredentialKey)
 	case isScheme(scheme, "basic"):
 		return parseBasic(rest, found)
-	case !isVisible(scheme):
+	case !isOneCredential(scheme):
 		return Presented{}, ErrMalformed
 	default:
 		return Presented{}, ErrNoCredential
