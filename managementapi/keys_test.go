@@ -65,6 +65,7 @@ func TestCreateRefusals(t *testing.T) {
 	g := newRig(t)
 	g.make(`{"name":"taken"}`)
 	ok[Organization](g.send("PATCH", "/organizations/default", `{"maximum_expiry_days":90,"allowed_scopes":["read","write"]}`), http.StatusOK)
+	tomorrow := time.Now().Add(24 * time.Hour).UTC().Format(time.RFC3339)
 	for _, c := range []struct {
 		body   string
 		status int
@@ -79,7 +80,8 @@ func TestCreateRefusals(t *testing.T) {
 		{`{"expires_in_days":99999999999999999999}`, 400, "invalid_field", "/expires_in_days"},
 		{`{"expires_in_days":9223372036854775807}`, 400, "invalid_field", "/expires_in_days"},
 		{`{"expires_in_days":"30"}`, 400, "invalid_field", "/expires_in_days"},
-		{`{"expires_in_days":3,"expires_at":"2100-01-01T00:00:00Z"}`, 400, "invalid_field", "/expires_in_days"},
+		{`{"expires_in_days":281474976710657}`, 400, "invalid_field", "/expires_in_days"}, // one day, in 64 bits of nanoseconds
+		{`{"expires_in_days":3,"expires_at":"` + tomorrow + `"}`, 400, "invalid_field", "/expires_in_days"},
 		{`{"expires_at":"2120-01-01T00:00:00Z"}`, 400, "invalid_field", "/expires_at"},
 		{`{"expires_at":"2001-01-01T00:00:00Z"}`, 400, "invalid_field", "/expires_at"},
 		{`{"expires_at":"1970-01-01T00:00:00Z"}`, 400, "invalid_field", "/expires_at"}, // the zero Instant

@@ -9,6 +9,29 @@ import (
 	"github.com/warderhq/warder/keystore"
 )
 
+// What each route demands, said a second time: a row that was lowered by
+// accident differs.
+func TestRouteTable(t *testing.T) {
+	want := map[string]string{
+		"GET ": "read", "GET /{$}": "read",
+		"POST /keys": "keys", "GET /keys": "read", "GET /keys/{id}": "read", "PATCH /keys/{id}": "keys", "DELETE /keys/{id}": "keys",
+		"POST /keys/{id}/rotate": "keys", "POST /keys/{id}/regenerate": "keys", "POST /keys/{id}/renew": "keys", "POST /keys/{id}/expire": "keys",
+		"POST /keys/{id}/activate": "keys", "POST /keys/{id}/deactivate": "keys", "POST /keys/{id}/block": "admin", "POST /keys/{id}/unblock": "admin",
+		"POST /organizations": "admin", "GET /organizations": "read", "GET /organizations/{slug}": "read", "PATCH /organizations/{slug}": "admin",
+		"GET /signing-keys": "admin", "POST /signing-keys/rotate": "admin",
+	}
+	for _, rt := range routes {
+		name := rt.method + " " + rt.pattern
+		if rt.scope != "warder:"+want[name] {
+			t.Errorf("%s demands %q, want %q", name, rt.scope, want[name])
+		}
+		delete(want, name)
+	}
+	if len(want) != 0 {
+		t.Errorf("gone: %v", want)
+	}
+}
+
 // Every route with every lesser caller: refused with 403 if the caller lacks
 // the row's scope, 404 if what it names belongs to others, and in no case a
 // change. An administrator passes where the others did not.
