@@ -134,7 +134,11 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	limited := http.MaxBytesReader(w, r.Body, maxBody)
 	control := http.NewResponseController(w)
 	if control.SetReadDeadline(time.Now().Add(bodyTime)) != nil {
-		return readBodyUntil(limited, time.After(bodyTime))
+		body, err := readBodyUntil(limited, time.After(bodyTime))
+		if err != nil && r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close") // or the server waits for the rest before it answers
+		}
+		return body, err
 	}
 	body, err := io.ReadAll(limited)
 	if err != nil {
