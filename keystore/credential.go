@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"hash/crc32"
+	"io"
 	"math/big"
 	"strings"
 	"sync"
@@ -119,8 +120,8 @@ func base62Bytes(raw []byte, width int) string {
 // Credentials makes credentials and judges them by the secrets of one store.
 // It is safe for concurrent use.
 type Credentials struct {
-	accessKeyMAC []byte
-	peppers      sync.Pool // of *peppered
+	accessKeyMAC func() hash.Hash // holds its key as StoreSecret holds its root
+	peppers      sync.Pool        // of *peppered
 }
 
 type peppered struct {
@@ -131,9 +132,9 @@ type peppered struct {
 
 // NewCredentials derives what it needs from the store secret.
 func NewCredentials(s StoreSecret) *Credentials {
-	pepper := s.Derive(purposePepper)
+	pepper, accessKeyMAC := s.Derive(purposePepper), s.Derive(purposeAccessKey)
 	return &Credentials{
-		accessKeyMAC: s.Derive(purposeAccessKey),
+		accessKeyMAC: func() hash.Hash { return hmac.New(sha256.New, accessKeyMAC) },
 		peppers:      sync.Pool{New: func() any { return &peppered{mac: hmac.New(sha256.New, pepper)} }},
 	}
 }
@@ -170,7 +171,7 @@ func (c *Credentials) Genuine(access AccessKey) bool {
 }
 
 func (c *Credentials) macOf(random []byte) []byte {
-	mac := hmac.New(sha256.New, c.accessKeyMAC)
+	mac := c.accessKeyMAC()
 	mac.Write(random)
 	return mac.Sum(nil)[:accessKeyMAC]
 }
@@ -206,8 +207,11 @@ type Presented struct {
 // String hides the credential from logs.
 func (p Presented) String() string { return p.Kind.String() + " " + redacted }
 
-// GoString hides the credential from logs.
-func (p Presented) GoString() string { return p.String() }
+// Format hides the credential from every verb of package fmt.
+func (p Presented) Format(w fmt.State, _ rune) { io.WriteString(w, p.String()) }
+
+// MarshalText hides the credential from encoders that reflect.
+func (p Presented) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // CredentialKind is what stands in credential position.
 type CredentialKind uint8

@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 )
 
 // Secret is text that must not reach a log, an error or a JSON document by
@@ -18,7 +19,7 @@ type Secret string
 const redacted = "[secret]"
 
 func (Secret) String() string               { return redacted }
-func (Secret) GoString() string             { return redacted }
+func (Secret) Format(w fmt.State, _ rune)   { io.WriteString(w, redacted) } // every verb, %d and wrong ones too
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // Reveal returns the text itself.
@@ -29,7 +30,7 @@ func (s Secret) Reveal() string { return string(s) }
 type MasterKey struct{ key [32]byte }
 
 func (MasterKey) String() string               { return redacted }
-func (MasterKey) GoString() string             { return redacted }
+func (MasterKey) Format(w fmt.State, _ rune)   { io.WriteString(w, redacted) }
 func (MasterKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // IsZero reports whether no key is set.
@@ -47,7 +48,8 @@ func NewMasterKey() MasterKey {
 func ParseMasterKey(text Secret) (MasterKey, error) {
 	var k MasterKey
 	raw, err := base64.StdEncoding.Strict().DecodeString(text.Reveal())
-	if err != nil || len(raw) != len(k.key) {
+	// The decoder skips line ends; the length does not.
+	if err != nil || len(raw) != len(k.key) || len(text) != base64.StdEncoding.EncodedLen(len(raw)) {
 		return MasterKey{}, errors.New("master key must be 32 bytes in base64 (44 characters)")
 	}
 	copy(k.key[:], raw)
@@ -102,18 +104,27 @@ func newGCM(key []byte) cipher.AEAD {
 }
 
 // StoreSecret is the root of everything secret in one store. It is made with
-// the store and never changes; what is used is derived from it by purpose.
-type StoreSecret struct{ root [32]byte }
+// the store and never changes; what is used is derived from it by purpose. The
+// zero StoreSecret is none: using it panics.
+type StoreSecret struct {
+	// A function, because package fmt shows what unexported fields of other
+	// types hold without asking this one, but never what a function holds.
+	root func() *[32]byte
+}
 
 func (StoreSecret) String() string               { return redacted }
-func (StoreSecret) GoString() string             { return redacted }
+func (StoreSecret) Format(w fmt.State, _ rune)   { io.WriteString(w, redacted) }
 func (StoreSecret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // NewStoreSecret returns a random store secret.
 func NewStoreSecret() StoreSecret {
-	var s StoreSecret
-	rand.Read(s.root[:])
-	return s
+	root := new([32]byte)
+	rand.Read(root[:])
+	return newStoreSecret(root)
+}
+
+func newStoreSecret(root *[32]byte) StoreSecret {
+	return StoreSecret{root: func() *[32]byte { return root }}
 }
 
 // Purposes of derived keys. A purpose is part of the stored format.
@@ -126,7 +137,7 @@ const (
 
 // Derive returns the 32-byte key for a purpose (HKDF-SHA-256, RFC 5869).
 func (s StoreSecret) Derive(purpose string) []byte {
-	key, err := hkdf.Key(sha256.New, s.root[:], nil, purpose, 32)
+	key, err := hkdf.Key(sha256.New, s.root()[:], nil, purpose, 32)
 	if err != nil {
 		panic(err) // only an impossible length fails
 	}
@@ -164,7 +175,7 @@ const (
 
 // SealStoreSecret wraps s for storage under k.
 func SealStoreSecret(k MasterKey, s StoreSecret) (SealedSecret, error) {
-	sealed, err := k.Seal(sealedSecretContext, s.root[:])
+	sealed, err := k.Seal(sealedSecretContext, s.root()[:])
 	if err != nil {
 		return SealedSecret{}, fmt.Errorf("sealing the store secret: %w", err)
 	}
@@ -182,15 +193,13 @@ func OpenStoreSecret(k MasterKey, row SealedSecret) (StoreSecret, error) {
 		return StoreSecret{}, ErrWrongMasterKey
 	}
 	plain, err := k.Open(sealedSecretContext, row.Sealed)
-	var s StoreSecret
-	if err != nil || len(plain) != len(s.root) {
+	if err != nil || len(plain) != 32 {
 		return StoreSecret{}, fmt.Errorf("opening the store secret: %w", ErrCorrupt)
 	}
-	copy(s.root[:], plain)
-	return s, nil
+	return newStoreSecret((*[32]byte)(plain)), nil
 }
 
 // check identifies the master key without revealing it.
 func (k MasterKey) check() []byte {
-	return StoreSecret{root: k.key}.Derive(purposeCheck)[:16]
+	return newStoreSecret(&k.key).Derive(purposeCheck)[:16]
 }
