@@ -209,7 +209,9 @@ func TestPlaces(t *testing.T) {
 	for range cap(s.scans) {
 		s.scans <- struct{}{}
 	}
-	if _, _, err := s.Lookup(t.Context(), "key_a"); err != nil {
+	patient, end := context.WithTimeout(t.Context(), 5*time.Second)
+	defer end()
+	if _, _, err := s.Lookup(patient, "key_a"); err != nil {
 		t.Errorf("a look-up beside long reads: %v", err)
 	}
 	for range cap(s.lookups) {

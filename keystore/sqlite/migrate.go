@@ -89,7 +89,7 @@ func begin(ctx context.Context, db *sql.DB, genesis keystore.Genesis) error {
 	}
 	secret, err := genesis()
 	if err != nil {
-		return fmt.Errorf("making the store secret: %w", err)
+		return err
 	}
 	statements := []struct {
 		query string

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"modernc.org/sqlite"
+
 	"github.com/warderhq/warder/keystore"
 )
 
@@ -61,18 +63,21 @@ func TestReadersCannotWrite(t *testing.T) {
 }
 
 func TestNotDurableIsRefused(t *testing.T) {
-	base, err := connect(filepath.Join(t.TempDir(), "x.db"), creating, 1)
+	memory, err := sqlite.NewConnector(":memory:?_pragma=journal_mode(wal)") // which it cannot have
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer base.Close()
-	conn, err := base.Driver().Open("file::memory:")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := demand(t.Context(), conn, "journal_mode", "wal"); err == nil {
+	if conn, err := (durable{memory}).Connect(t.Context()); err == nil {
+		conn.Close()
 		t.Error("a connection without a write-ahead log was accepted")
+	}
+	lax, err := sqlite.NewConnector(filepath.Join(t.TempDir(), "x.db") + "?_pragma=journal_mode(wal)&_pragma=synchronous(normal)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if conn, err := (durable{lax}).Connect(t.Context()); err == nil {
+		conn.Close()
+		t.Error("a connection that does not wait for the disk was accepted")
 	}
 }
 

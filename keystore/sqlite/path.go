@@ -24,34 +24,33 @@ func Canonical(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("resolving %s: %w", path, err)
 	}
-	resolved, err := resolve(abs, 40)
+	resolved, err := resolve(abs)
 	if err != nil {
 		return "", fmt.Errorf("resolving %s: %w", path, err)
 	}
 	return resolved, nil
 }
 
-// resolve follows links of which the last one may point to nothing yet.
-func resolve(abs string, links int) (string, error) {
+// resolve follows links of which the last one may point to nothing yet. Links
+// that go round in circles end in EvalSymlinks.
+func resolve(abs string) (string, error) {
 	resolved, err := filepath.EvalSymlinks(abs)
 	if !errors.Is(err, fs.ErrNotExist) || abs == filepath.Dir(abs) {
 		return resolved, err
 	}
-	dir, err := resolve(filepath.Dir(abs), links)
+	dir, err := resolve(filepath.Dir(abs))
 	if err != nil {
 		return "", err
 	}
 	name := filepath.Join(dir, filepath.Base(abs))
 	target, err := os.Readlink(name)
-	switch {
-	case err != nil:
-		return name, nil
-	case links == 0:
-		return "", errors.New("too many symbolic links")
-	case !filepath.IsAbs(target):
+	if err != nil {
+		return name, nil // no link, so not there yet
+	}
+	if !filepath.IsAbs(target) {
 		target = filepath.Join(dir, target)
 	}
-	return resolve(target, links-1)
+	return resolve(target)
 }
 
 // makeDir makes a directory and what is missing above it, for the owner only,
@@ -127,9 +126,11 @@ const (
 )
 
 // inspectHeader opens and closes the file, so it has to be done before SQLite
-// opens it: a close would drop the POSIX locks of the whole process.
+// opens it: a close would drop the POSIX locks of the whole process. It opens
+// the file for writing, too: SQLite would be content with reading it, and the
+// first revocation would fail.
 func inspectHeader(path string) error {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}

@@ -149,22 +149,27 @@ func positions(t *testing.T, h Harness) {
 		"another row's mark": {Revision: head.Revision, Mark: first.Mark}, "beyond the head": {Revision: head.Revision + 1, Mark: head.Mark},
 		"another store's": otherSnap.Head, "before the first": {Revision: -1, Mark: first.Mark},
 	}
+	for what, at := range lost {
+		b.lost(what, at)
+	}
 	if h.LogKept > 0 {
 		b.toggle("key_a", 2*h.LogKept+1)
-		lost["pruned"] = head
+		b.lost("pruned", head)
 		recent := b.head()
 		b.toggle("key_a", h.LogKept-1)
 		if batch := b.changes(recent, 2*h.LogKept); len(batch.Changes) != h.LogKept-1 {
 			t.Errorf("%d changes after a position %d back", len(batch.Changes), h.LogKept-1)
 		}
 	}
-	for what, at := range lost {
-		if batch, err := b.store.Changes(t.Context(), at, 10); !errors.Is(err, keystore.ErrPositionLost) {
-			t.Errorf("%s: %+v %v", what, batch, err)
-		}
-	}
 	if batch := b.changes(b.head(), 10); len(batch.Changes) != 0 {
 		t.Errorf("after the head: %+v", batch)
+	}
+}
+
+func (b *bench) lost(what string, at keystore.Position) {
+	b.Helper()
+	if batch, err := b.store.Changes(b.Context(), at, 10); !errors.Is(err, keystore.ErrPositionLost) {
+		b.Errorf("%s: %+v %v", what, batch, err)
 	}
 }
 
