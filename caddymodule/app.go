@@ -34,11 +34,11 @@ type App struct {
 	// 32 bytes in base64 that seal the store's secrets, by placeholder:
 	// "{env.WARDER_MASTER_KEY}" or "{file./run/secrets/master_key}". Without
 	// it a store of the sqlite kind makes a key file of its own.
-	MasterKey string `json:"master_key,omitempty"`
+	MasterKey *string `json:"master_key,omitempty"`
 
 	// The master key before a change of it: opens the store once, which is
 	// then sealed under master_key.
-	PreviousMasterKey string `json:"previous_master_key,omitempty"`
+	PreviousMasterKey *string `json:"previous_master_key,omitempty"`
 
 	// Mints and accepts access tokens. Without it there are none.
 	Issuer *Issuer `json:"issuer,omitempty"`
@@ -57,14 +57,15 @@ type App struct {
 	// not on the loopback interface. Whoever reaches it is administrator.
 	AdminAPI string `json:"admin_api,omitempty"`
 
-	ctx     caddy.Context
-	logger  *zap.Logger
-	events  *caddyevents.App
-	engine  *engine
-	pooled  string // the engine's key in the pool; empty: none acquired
-	gate    *gate
+	ctx    caddy.Context
+	logger *zap.Logger
+	events *caddyevents.App
+	engine *engine
+	pooled string // the engine's key in the pool; empty: none acquired
+	gate   *gate
 
 	management http.Handler // the routes as Caddy's admin endpoint serves them
+	listeners  []string     // of the servers that Warder's handlers are in
 }
 
 // CaddyModule returns the Caddy module information.
@@ -89,7 +90,15 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.check(); err != nil {
 		return err
 	}
-	if err := a.acquireEngine(ctx); err != nil {
+	master, err := masterKey("master_key", a.MasterKey)
+	if err != nil {
+		return err
+	}
+	previous, err := masterKey("previous_master_key", a.PreviousMasterKey)
+	if err != nil {
+		return err
+	}
+	if err := a.acquireEngine(ctx, master, previous); err != nil {
 		return fmt.Errorf("warder.store: %w", err)
 	}
 	if err := a.Issuer.provision(a.engine); err != nil {
@@ -132,21 +141,13 @@ func (a *App) check() error {
 	return nil
 }
 
-func (a *App) acquireEngine(ctx caddy.Context) error {
+func (a *App) acquireEngine(ctx caddy.Context, master, previous keystore.MasterKey) error {
 	module, err := ctx.LoadModule(a, "StoreRaw")
 	if err != nil {
 		return err
 	}
 	driver := module.(StoreModule)
 	identity, err := driver.Identity()
-	if err != nil {
-		return err
-	}
-	master, err := masterKey("master_key", a.MasterKey)
-	if err != nil {
-		return err
-	}
-	previous, err := masterKey("previous_master_key", a.PreviousMasterKey)
 	if err != nil {
 		return err
 	}
@@ -166,17 +167,17 @@ func (a *App) acquireEngine(ctx caddy.Context) error {
 
 // masterKey resolves a master key by placeholder. What is configured but
 // empty or short is refused: it is not the same as not configured.
-func masterKey(option, configured string) (keystore.MasterKey, error) {
-	if configured == "" {
+func masterKey(option string, configured *string) (keystore.MasterKey, error) {
+	if configured == nil {
 		return keystore.MasterKey{}, nil
 	}
-	text, err := caddy.NewReplacer().ReplaceOrErr(configured, true, true)
+	text, err := caddy.NewReplacer().ReplaceOrErr(*configured, true, true)
 	if err != nil {
-		return keystore.MasterKey{}, fmt.Errorf("%s: %w", option, err)
+		return keystore.MasterKey{}, fmt.Errorf("warder.%s: %w", option, err)
 	}
 	key, err := keystore.ParseMasterKey(keystore.Secret(text))
 	if err != nil {
-		return keystore.MasterKey{}, fmt.Errorf("%s: %w", option, err)
+		return keystore.MasterKey{}, fmt.Errorf("warder.%s: %w", option, err)
 	}
 	return key, nil
 }
@@ -204,6 +205,9 @@ func (a *App) newManagement(prefix string, caller func(*http.Request) (keystore.
 
 // Start makes this configuration the one that speaks for the engine.
 func (a *App) Start() error {
+	if err := a.refuseSharedPorts(); err != nil {
+		return err
+	}
 	page, err := a.engine.store.List(a.ctx, keystore.Query{Limit: 1})
 	if err != nil {
 		return fmt.Errorf("warder.store: %w", err)
@@ -243,7 +247,7 @@ func (a *App) emit(name string, data map[string]any) {
 func appOf(ctx caddy.Context) (*App, error) {
 	app, err := ctx.App("warder")
 	if err != nil {
-		return nil, fmt.Errorf("loading the warder app: %w", err)
+		return nil, err // says already which app was to be loaded
 	}
 	return app.(*App), nil
 }

@@ -71,9 +71,11 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser) error {
 		a.Issuer = new(Issuer)
 		return a.Issuer.unmarshal(d)
 	case "master_key":
-		return oneArg(d, &a.MasterKey)
+		a.MasterKey = new(string)
+		return oneArg(d, a.MasterKey)
 	case "previous_master_key":
-		return oneArg(d, &a.PreviousMasterKey)
+		a.PreviousMasterKey = new(string)
+		return oneArg(d, a.PreviousMasterKey)
 	case "prefix":
 		return oneArg(d, &a.Prefix)
 	case "grace_period":
@@ -266,11 +268,12 @@ func (o options) once(d *caddyfile.Dispenser) error {
 }
 
 func oneArg(d *caddyfile.Dispenser, into *string) error {
+	option := d.Val()
 	if !d.AllArgs(into) {
 		return d.ArgErr()
 	}
 	if *into == "" {
-		return d.Err("empty argument")
+		return d.Errf("%s: empty argument", option)
 	}
 	return nil
 }
@@ -293,26 +296,26 @@ func flag(d *caddyfile.Dispenser, into *bool) error {
 }
 
 func durationArg(d *caddyfile.Dispenser, into *caddy.Duration) error {
-	var text string
+	option, text := d.Val(), ""
 	if err := oneArg(d, &text); err != nil {
 		return err
 	}
 	length, err := caddy.ParseDuration(text)
 	if err != nil || length <= 0 {
-		return d.Errf("%q is no positive duration like 15m, 6h or 2d", text)
+		return d.Errf("%s: %q is no positive duration like 15m, 6h or 2d", option, text)
 	}
 	*into = caddy.Duration(length.Round(time.Millisecond))
 	return nil
 }
 
 func countArg(d *caddyfile.Dispenser, into *int) error {
-	var text string
+	option, text := d.Val(), ""
 	if err := oneArg(d, &text); err != nil {
 		return err
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
-		return d.Errf("%q is no positive number", text)
+		return d.Errf("%s: %q is no positive number", option, text)
 	}
 	*into = n
 	return nil

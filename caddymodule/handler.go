@@ -94,6 +94,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	app.noteListeners(ctx)
 	h.app, h.gate, h.logger = app, app.gate, ctx.Logger()
 	if h.IdentityPrefix == "" {
 		h.IdentityPrefix = defaultIdentityPrefix

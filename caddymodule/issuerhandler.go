@@ -47,6 +47,7 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	if app.Issuer == nil {
 		return errors.New("warder_issuer: the warder app has no issuer; set the global option warder { issuer <url> }")
 	}
+	app.noteListeners(ctx)
 	h.gate, h.logger = app.gate, ctx.Logger()
 	h.endpoints, err = tokenissuer.NewEndpoints(tokenissuer.EndpointsConfig{
 		Issuer: app.Issuer.issuer, Authenticator: &h.gate.authenticator, PathPrefix: h.PathPrefix,

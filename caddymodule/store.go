@@ -95,7 +95,7 @@ func (s *SQLiteStore) Open(ctx context.Context, master, previous keystore.Master
 	}
 	secret, err := keystore.Unlock(ctx, store, master, previous)
 	if err != nil {
-		return OpenedStore{}, errors.Join(fmt.Errorf("opening database %s: %w", s.Path, err), store.Close())
+		return OpenedStore{}, errors.Join(fmt.Errorf("opening database %s with the configured master_key: %w", s.Path, err), store.Close())
 	}
 	return OpenedStore{Store: store, SecretRow: store, Secret: secret}, nil
 }
