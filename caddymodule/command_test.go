@@ -407,3 +407,13 @@ func TestExitCodes(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a server sends, eval assigns it and runs nothing.
+func TestCommandQuotesForTheShell(t *testing.T) {
+	const hostile = `a'b"c $(echo run) ` + "`echo run`" + ` \ ;`
+	text := environment(&managementapi.IssuedKey{APIKey: hostile})
+	out, err := exec.Command("sh", "-euc", `eval "$1"; printf %s "$WARDER_API_KEY"`, "sh", text).CombinedOutput()
+	if err != nil || string(out) != hostile {
+		t.Errorf("%v: %q", err, out)
+	}
+}
