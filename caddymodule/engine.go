@@ -89,9 +89,6 @@ func openEngine(driver StoreModule, master, previous keystore.MasterKey, cacheSi
 	}
 	e.configuredKey = !master.IsZero()
 	e.run()
-	if err := e.rotation.Ensure(starting, time.Now()); err != nil {
-		return nil, errors.Join(fmt.Errorf("making the first signing keys: %w", err), e.Destruct())
-	}
 	return e, nil
 }
 
@@ -115,6 +112,10 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 	e.rotation = tokenissuer.NewRotation(tokenissuer.RotationConfig{
 		Keyring: e.keyring, Store: store, Follower: e.follower, Failed: e.rotationFailed,
 	})
+	// Before the first load, so that the load brings the ring.
+	if err := e.rotation.Ensure(ctx, time.Now()); err != nil {
+		return nil, fmt.Errorf("making the first signing keys: %w", err)
+	}
 	if err := e.follower.Start(ctx); err != nil {
 		return nil, fmt.Errorf("loading the store: %w", err)
 	}
