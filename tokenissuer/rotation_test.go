@@ -52,12 +52,19 @@ func TestNoVerifierEverFails(t *testing.T) {
 		far := new(remote)
 		kids := map[string]bool{}
 		for round := range 3 * 365 / 2 {
-			if round%49 == 25 {
-				if _, err := a.rotation.Rotate(ctx, time.Now()); err != nil {
+			p := testPrincipal("a")
+			if round%49 == 25 { // twice, so that the second meets a next key that nobody may know yet
+				far.keys = nil
+				if err := far.verify(t, a, mint(t, minter, p, time.Now())); err != nil {
 					t.Fatal(err)
 				}
+				for range 2 {
+					if _, err := a.rotation.Rotate(ctx, time.Now()); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(100 * time.Second)
+				}
 			}
-			p := testPrincipal("a")
 			token := mint(t, minter, p, time.Now())
 			for _, wait := range []time.Duration{0, time.Second, jwksMaxAge - 2*time.Second, MaximumTTL - jwksMaxAge} {
 				time.Sleep(wait)
@@ -75,11 +82,11 @@ func TestNoVerifierEverFails(t *testing.T) {
 			}
 			time.Sleep(day)
 		}
-		// 3 years in steps of 42 days, and eleven on request.
-		if len(kids) < 26 || len(kids) > 40 {
+		// 3 years in steps of 42 days, and twenty-two on request.
+		if len(kids) < 26 || len(kids) > 60 {
 			t.Errorf("%d keys have signed", len(kids))
 		}
-		if !slices.Equal(a.switched, b.switched) || len(a.switched) != len(kids)-1 {
+		if !slices.Equal(a.switched, b.switched) || len(a.switched) < len(kids)-1 {
 			t.Errorf("%d switches seen here, %d there, %d keys", len(a.switched), len(b.switched), len(kids))
 		}
 		cancel()
