@@ -2,7 +2,10 @@ package caddymodule
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // normalise brings the request's path into the one form that the rules here
@@ -10,28 +13,41 @@ import (
 // only where RFC 3986 §6.2.2 leaves it. What has no such form, because
 // parsers are known to disagree about it, is errPath: dot segments, "%2f"
 // (unless allowed), "%5c", "\", "#", NUL and other controls, "..;".
+//
+// Applications behind FastCGI are told the URI as it came in, before any
+// rewrite; so that one is brought into its normal form, too.
 func normalise(r *http.Request, allowEncodedSlash bool) error {
 	if strings.IndexByte(r.RequestURI, '#') >= 0 {
 		return errPath
 	}
-	p := r.URL.Path
-	if p == "" || p[0] != '/' || r.URL.Opaque != "" {
+	if err := normaliseURL(r.URL, allowEncodedSlash); err != nil {
+		return err
+	}
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
+		return normaliseURL(original.URL, allowEncodedSlash)
+	}
+	return nil
+}
+
+func normaliseURL(u *url.URL, allowEncodedSlash bool) error {
+	p := u.Path
+	if p == "" || p[0] != '/' || u.Opaque != "" {
 		return errPath
 	}
 	empty, ok := inspect(p)
 	if !ok {
 		return errPath
 	}
-	if r.URL.RawPath == "" && !empty {
+	if u.RawPath == "" && !empty {
 		return nil // nearly always
 	}
-	raw, slash := normalEncoding(mergeSlashes(r.URL.EscapedPath()))
+	raw, slash := normalEncoding(mergeSlashes(u.EscapedPath()))
 	if slash && !allowEncodedSlash {
 		return errPath
 	}
-	r.URL.Path, r.URL.RawPath = mergeDecoded(raw), raw
-	if r.URL.Path == raw {
-		r.URL.RawPath = ""
+	u.Path, u.RawPath = mergeDecoded(raw), ""
+	if u.EscapedPath() != raw {
+		u.RawPath = raw
 	}
 	return nil
 }
