@@ -47,12 +47,12 @@ type slot struct{ entry atomic.Pointer[entry] }
 
 type shard struct {
 	mu    sync.RWMutex // guards all below
-	fence Revision     // every change up to here to anything in this shard was applied
+	fence Revision     // nothing older enters: changes up to here were applied, or seen and let go
 	epoch uint64       // raised by every purge: what was read before it is void
 
 	slots   *simplelru.LRU[KeyID, *slot]
 	aliases *simplelru.LRU[LookupID, *slot]
-	absent  *simplelru.LRU[LookupID, struct{}] // bounded apart: it cannot push out keys
+	absent  *simplelru.LRU[LookupID, Revision] // as of when; bounded apart: it cannot push out keys
 }
 
 const (
@@ -86,9 +86,14 @@ func NewView(records Records, lease *Lease, size int) *View {
 
 func (s *shard) init(keys, absent int) {
 	// The sizes are positive, the only thing that NewLRU refuses.
-	s.slots, _ = simplelru.NewLRU(keys, func(_ KeyID, sl *slot) { sl.entry.Store(nil) })
+	// What was seen and let go raises the fence, so that a look-up begun long
+	// before cannot contradict it later.
+	s.slots, _ = simplelru.NewLRU(keys, func(_ KeyID, sl *slot) {
+		s.fence = max(s.fence, sl.entry.Load().at)
+		sl.entry.Store(nil)
+	})
 	s.aliases, _ = simplelru.NewLRU[LookupID, *slot](keys*maxAliases, nil)
-	s.absent, _ = simplelru.NewLRU[LookupID, struct{}](absent, nil)
+	s.absent, _ = simplelru.NewLRU(absent, func(_ LookupID, at Revision) { s.fence = max(s.fence, at) })
 }
 
 // Record returns the record of id as of now or newer, from memory if it is
@@ -186,17 +191,17 @@ func (v *View) fill(id LookupID, e *entry) (*Record, bool) {
 	if !ok || !now.rec.FoundBy(id) {
 		return nil, false
 	}
-	v.linkAlias(sl, &now.rec, id)
-	return &now.rec, true
+	return &now.rec, v.linkAlias(sl, now, id)
 }
 
-// linkAlias lets id, if it is one of rec's access keys, point at the slot.
-func (v *View) linkAlias(sl *slot, rec *Record, id LookupID) {
-	for _, alias := range rec.Aliases() { // the record's own string, not the caller's
+// linkAlias lets id, if it is one of the access keys, point at the slot.
+func (v *View) linkAlias(sl *slot, now *entry, id LookupID) bool {
+	for _, alias := range now.rec.Aliases() { // the record's own string, not the caller's
 		if alias == id {
-			v.shard(id).link(alias, sl)
+			return v.shard(id).link(alias, sl, now)
 		}
 	}
+	return true
 }
 
 // Reset makes the view empty: whatever it held is void, and so is whatever is
@@ -220,7 +225,7 @@ func (v *View) Apply(c Change, head Revision) error {
 	sl := v.shard(id).apply(c, head, epoch)
 	for _, alias := range c.Aliases {
 		gone := c.Key == nil || !c.Key.FoundBy(alias)
-		v.shard(alias).applyAlias(alias, gone, sl, c.Revision)
+		v.shard(alias).applyAlias(alias, gone, sl, c.Revision, head)
 	}
 	return nil
 }
@@ -249,6 +254,14 @@ func isKeyID(id LookupID) bool { return strings.HasPrefix(string(id), keyIDPrefi
 func (s *shard) get(id LookupID) (e *entry, absent bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if e = s.entry(id); e != nil {
+		return e, false
+	}
+	return nil, s.absent.Contains(id)
+}
+
+// entry returns what stands under id, or nil. The caller holds mu.
+func (s *shard) entry(id LookupID) *entry {
 	var sl *slot
 	var ok bool
 	if isKeyID(id) {
@@ -257,11 +270,11 @@ func (s *shard) get(id LookupID) (e *entry, absent bool) {
 		sl, ok = s.aliases.Peek(id)
 	}
 	if ok {
-		if e = sl.entry.Load(); e != nil && e.rec.FoundBy(id) { // an alias may have moved on
-			return e, false
+		if e := sl.entry.Load(); e != nil && e.rec.FoundBy(id) { // an alias may have moved on
+			return e
 		}
 	}
-	return nil, s.absent.Contains(id)
+	return nil
 }
 
 func (s *shard) touch(id LookupID) {
@@ -287,41 +300,57 @@ func (s *shard) len() int {
 	return s.slots.Len()
 }
 
-// fill is the fence. It returns the slot and the entry that now stands there:
-// e, or one that is newer.
+// outdated is the fence: something newer than e was applied, or seen of id.
+func (s *shard) outdated(id LookupID, e *entry) bool {
+	gone, _ := s.absent.Peek(id)
+	return e.at < s.fence || e.at < gone || e.epoch != s.epoch
+}
+
+// fill returns the slot and the entry that now stands there: e, or one that is
+// newer. False means: read again.
 func (s *shard) fill(e *entry) (*slot, *entry, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.at < s.fence || e.epoch != s.epoch {
-		return nil, nil, false // something newer was applied: read again
+	id := e.rec.ID
+	if s.outdated(LookupID(id), e) {
+		return nil, nil, false
 	}
-	sl, ok := s.slots.Get(e.rec.ID)
-	if !ok {
-		sl = new(slot)
-		s.slots.Add(e.rec.ID, sl)
-	} else if now := sl.entry.Load(); now.at >= e.at {
-		return sl, now, true // never roll back
+	s.absent.Remove(LookupID(id))
+	sl, ok := s.slots.Get(id)
+	if ok {
+		if now := sl.entry.Load(); now.at >= e.at {
+			return sl, now, true // never roll back
+		}
+		sl.entry.Store(e)
+		return sl, e, true
 	}
+	sl = new(slot)
 	sl.entry.Store(e)
+	s.slots.Add(id, sl)
 	return sl, e, true
 }
 
 func (s *shard) fillAbsent(id LookupID, e *entry) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.at < s.fence || e.epoch != s.epoch {
+	if now := s.entry(id); s.outdated(id, e) || now != nil && now.at > e.at {
 		return false
 	}
+	s.slots.Remove(KeyID(id))
 	s.aliases.Remove(id)
-	s.absent.Add(LookupID(strings.Clone(string(id))), struct{}{})
+	s.absent.Add(LookupID(strings.Clone(string(id))), e.at)
 	return true
 }
 
-func (s *shard) link(alias LookupID, sl *slot) {
+func (s *shard) link(alias LookupID, sl *slot, now *entry) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.aliases.Add(alias, sl)
+	if s.outdated(alias, now) {
+		return false
+	}
 	s.absent.Remove(alias)
+	s.aliases.Add(alias, sl)
+	return true
 }
 
 // apply raises the fence and puts the key's value as of head where an older
@@ -334,10 +363,10 @@ func (s *shard) apply(c Change, head Revision, epoch uint64) *slot {
 	id := KeyID(c.Name)
 	if c.Key == nil {
 		s.slots.Remove(id)
-		s.absent.Add(LookupID(id), struct{}{})
+		s.applyAbsent(LookupID(id), head)
 		return nil
 	}
-	s.absent.Remove(LookupID(id))
+	s.applyPresent(LookupID(id), head)
 	sl, ok := s.slots.Peek(id)
 	if !ok {
 		return nil
@@ -350,31 +379,42 @@ func (s *shard) apply(c Change, head Revision, epoch uint64) *slot {
 	return sl
 }
 
-func (s *shard) applyAlias(alias LookupID, gone bool, sl *slot, r Revision) {
+func (s *shard) applyAlias(alias LookupID, gone bool, sl *slot, r, head Revision) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fence = max(s.fence, r)
 	if !gone {
-		s.absent.Remove(alias)
-		if sl != nil {
+		if s.applyPresent(alias, head) && sl != nil {
 			s.aliases.Add(alias, sl)
 		}
 		return
 	}
-	if other, ok := s.aliases.Peek(alias); ok {
-		if e := other.entry.Load(); e != nil && e.at > r && e.rec.FoundBy(alias) {
-			return // it already belongs to a newer key: never roll back
-		}
+	if now := s.entry(alias); now == nil || now.at <= head { // else it already belongs to a newer key
+		s.aliases.Remove(alias)
+		s.applyAbsent(alias, head)
 	}
-	s.aliases.Remove(alias)
-	s.absent.Add(alias, struct{}{})
+}
+
+func (s *shard) applyAbsent(id LookupID, head Revision) {
+	if at, _ := s.absent.Peek(id); at < head {
+		s.absent.Add(id, head)
+	}
+}
+
+// applyPresent forgets that id was absent, unless it was seen to go later.
+func (s *shard) applyPresent(id LookupID, head Revision) bool {
+	at, gone := s.absent.Peek(id)
+	if gone && at <= head {
+		s.absent.Remove(id)
+	}
+	return at <= head
 }
 
 func (s *shard) purge(fence Revision, epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fence, s.epoch = fence, epoch
 	s.slots.Purge()
 	s.aliases.Purge()
 	s.absent.Purge()
+	s.fence, s.epoch = fence, epoch // the purge has raised the fence
 }
