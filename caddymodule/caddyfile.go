@@ -37,8 +37,12 @@ func init() {
 //	    cache_size          <keys>
 //	    admin_api           remote
 //	}
-func parseApp(d *caddyfile.Dispenser, _ any) (any, error) {
+func parseApp(d *caddyfile.Dispenser, earlier any) (any, error) {
 	app := new(App)
+	if earlier != nil {
+		d.Next()
+		return nil, d.Err("global option warder stands twice")
+	}
 	if err := app.UnmarshalCaddyfile(d); err != nil {
 		return nil, err
 	}
