@@ -139,7 +139,7 @@ func (f *Follower) round(ctx context.Context) error {
 			if err := f.reload(ctx); err != nil {
 				return err
 			}
-			continue
+			batch, err = f.store.Changes(ctx, f.Applied(), changesPerRound) // lost again: an error, not a loop
 		}
 		if err == nil {
 			err = f.apply(batch)

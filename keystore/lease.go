@@ -64,23 +64,20 @@ func (l *Lease) set(monotonic, wall int64) {
 
 // Valid reports whether what is known is no older than staleness at now.
 func (l *Lease) Valid(now time.Time, staleness time.Duration) bool {
-	monotonic, wall := l.monotonic.Load(), l.wall.Load()
-	if monotonic == endless {
-		return true
-	}
-	return monotonic != 0 &&
-		int64(now.Sub(origin))-monotonic < int64(staleness) && now.UnixNano()-wall < int64(staleness)
+	return l.Remaining(now, staleness) > 0
 }
 
 // Remaining returns how long the lease still holds at now; zero if it does not.
 func (l *Lease) Remaining(now time.Time, staleness time.Duration) time.Duration {
-	if l.monotonic.Load() == endless {
+	monotonic, wall := l.monotonic.Load(), l.wall.Load()
+	switch monotonic {
+	case endless:
 		return endless
-	}
-	if !l.Valid(now, staleness) {
+	case 0:
 		return 0
 	}
-	return staleness - time.Duration(max(int64(now.Sub(origin))-l.monotonic.Load(), now.UnixNano()-l.wall.Load()))
+	age := max(now.Sub(origin)-time.Duration(monotonic), time.Duration(now.UnixNano()-wall))
+	return max(staleness-age, 0)
 }
 
 // Await returns nil at once while the lease holds. Otherwise it wakes the
