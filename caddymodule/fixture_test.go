@@ -307,6 +307,19 @@ func (w *world) try(method, url, body string, headers ...string) (response, erro
 	return readResponse(answer)
 }
 
+// insist is do across a reload, which replaces the admin endpoint, too. On
+// Linux it resets who is just connecting: Caddy opens a second socket on the
+// same port and closes the first.
+func (w *world) insist(method, url, body string, headers ...string) (answer response) {
+	w.t.Helper()
+	eventually(w.t, method+" "+url, func() (ok bool) {
+		var err error
+		answer, err = w.try(method, url, body, headers...)
+		return err == nil
+	})
+	return answer
+}
+
 func readResponse(answer *http.Response) (response, error) {
 	defer answer.Body.Close()
 	text, err := io.ReadAll(answer.Body)
@@ -368,7 +381,7 @@ func (w *world) manage(want int, method, path string, body fields, headers ...st
 		}
 		text, headers = string(encoded), append(headers, "Content-Type: application/json")
 	}
-	answer := w.do(method, "http://"+w.admin+"/warder/v1"+path, text, headers...)
+	answer := w.insist(method, "http://"+w.admin+"/warder/v1"+path, text, headers...)
 	if answer.StatusCode != want {
 		w.t.Fatalf("%s %s answered %d, want %d: %s", method, path, answer.StatusCode, want, answer.Text)
 	}
