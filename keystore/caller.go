@@ -42,6 +42,15 @@ func (c Caller) manages(r *Record) error {
 	return nil
 }
 
+// extends keeps trials what they are: only an administrator gives a trial key
+// a longer life.
+func (c Caller) extends(r *Record) error {
+	if r.Type == TypeTrial && !c.Administers() {
+		return ErrForbidden
+	}
+	return nil
+}
+
 // grant returns the set of scopes that the caller gives to a key of org:
 // Warder's own only as far as it holds them, the API's only as far as the
 // organization allows.

@@ -63,12 +63,19 @@ func (o *Once) id(c Caller) ReplyID {
 // keptAnswer is the plain form of a sealed answer.
 type keptAnswer struct {
 	Record Record
-	APIKey string
-	Secret string
+	APIKey keptSecret
+	Secret keptSecret
 }
 
+// keptSecret is a secret that may be encoded, because it is then sealed. It
+// does not print either.
+type keptSecret string
+
+func (keptSecret) String() string   { return redacted }
+func (keptSecret) GoString() string { return redacted }
+
 func (p *Replays) seal(o *Once, id ReplyID, a Issued) ([]byte, error) {
-	plain, err := json.Marshal(keptAnswer{a.Record, a.APIKey.Reveal(), a.SecretKey.Reveal()})
+	plain, err := json.Marshal(keptAnswer{a.Record, keptSecret(a.APIKey), keptSecret(a.SecretKey)})
 	if err != nil {
 		return nil, fmt.Errorf("encoding an answer to keep: %w", err)
 	}

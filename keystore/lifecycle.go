@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -18,9 +19,10 @@ const DefaultGrace = 6 * time.Hour
 const TrialLife Days = 14
 
 // Rotate replaces the secret under the same access key. The replaced one
-// passes until now+grace, never past the key's expiry. Only one previous
-// secret is kept: rotating again ends an older grace period. Refused with
-// ErrBlocked or ErrExpired.
+// passes until now+grace, never past the key's expiry; without a grace it is
+// dead for good, whatever clocks say. Only one previous secret is kept:
+// rotating again ends an older grace period. Refused with ErrBlocked or
+// ErrExpired.
 func (r *Record) Rotate(digest Digest, grace time.Duration, now time.Time) error {
 	switch r.State(now) {
 	case StateBlocked:
@@ -28,25 +30,30 @@ func (r *Record) Rotate(digest Digest, grace time.Duration, now time.Time) error
 	case StateExpired:
 		return ErrExpired
 	}
-	end := InstantOf(now.Add(max(grace, 0)))
-	if r.Expires != 0 {
-		end = min(end, r.Expires)
+	var end Instant
+	if grace > 0 {
+		end = InstantOf(now.Add(grace))
+		if r.Expires != 0 {
+			end = min(end, r.Expires)
+		}
 	}
 	r.succeed(Pair{AccessKey: r.Current.AccessKey, Digest: digest}, end)
 	return nil
 }
 
 // Regenerate replaces access key and secret and starts the key's life anew
-// with expires. Everything older is dead at once. Refused with ErrBlocked.
-func (r *Record) Regenerate(access AccessKey, digest Digest, expires Instant, now time.Time) error {
+// with expires. Everything older is dead for good. Refused with ErrBlocked.
+func (r *Record) Regenerate(access AccessKey, digest Digest, expires Instant) error {
 	if r.Blocked {
 		return ErrBlocked
 	}
-	r.succeed(Pair{AccessKey: access, Digest: digest}, InstantOf(now))
+	r.succeed(Pair{AccessKey: access, Digest: digest}, 0)
 	r.Expires = expires
 	return nil
 }
 
+// succeed makes next the current pair. graceEnd zero: the one before it never
+// passes again. A time that has passed would not do: clocks are set back.
 func (r *Record) succeed(next Pair, graceEnd Instant) {
 	next.Generation = r.Current.Generation + 1
 	r.Previous, r.GraceEnd, r.Current = r.Current, graceEnd, next
@@ -65,7 +72,7 @@ func (r *Record) Renew(days Days, org *Organization, now time.Time) error {
 		return &FieldError{"/days", "must be 1 to 36525"}
 	}
 	expires := days.After(now)
-	if err := org.permitExpiry("/days", expires, now); err != nil {
+	if err := org.permitExpiry("/days", r.Type, expires, now); err != nil {
 		return err
 	}
 	r.Expires = expires
@@ -100,10 +107,7 @@ func (o *Organization) ExpiryOf(t Type, asked Instant, now time.Time) (Instant, 
 		if asked.Passed(now) {
 			return 0, &FieldError{"/expires_at", "must be in the future"}
 		}
-		if t == TypeTrial && asked > TrialLife.After(now) {
-			return 0, &FieldError{"/expires_at", "a trial key lives at most 14 days"}
-		}
-		return asked, o.permitExpiry("/expires_at", asked, now)
+		return asked, o.permitExpiry("/expires_at", t, asked, now)
 	}
 	life := o.DefaultExpiry
 	if life == 0 {
@@ -118,7 +122,10 @@ func (o *Organization) ExpiryOf(t Type, asked Instant, now time.Time) (Instant, 
 	return life.After(now), nil
 }
 
-func (o *Organization) permitExpiry(pointer string, expires Instant, now time.Time) error {
+func (o *Organization) permitExpiry(pointer string, t Type, expires Instant, now time.Time) error {
+	if t == TypeTrial && expires > TrialLife.After(now) {
+		return &FieldError{pointer, "a trial key lives at most 14 days"}
+	}
 	if expires > MaximumDays.After(now) {
 		return &FieldError{pointer, "is more than a hundred years away"}
 	}
@@ -143,7 +150,7 @@ func (o *Organization) Validate() error {
 	if _, err := NewScopes("/allowed_scopes", o.AllowedScopes); err != nil {
 		return err
 	}
-	return validateMetadata(o.Metadata)
+	return validateMetadata(o.Metadata, MaximumOrganizationMetadata)
 }
 
 func validSlug(s string) bool {
@@ -157,9 +164,12 @@ func validSlug(s string) bool {
 	return s != "" && len(s) <= 63
 }
 
-// MaximumMetadata bounds a metadata object, in bytes of compact JSON. It goes
-// upstream in one header, so it has to stay well below header limits.
-const MaximumMetadata = 3 << 10
+// Bounds of a metadata object, in bytes of compact JSON. A key's laid over its
+// organization's goes upstream in one header, in base64: 4 KiB of it.
+const (
+	MaximumMetadata             = 2 << 10
+	MaximumOrganizationMetadata = 1 << 10
+)
 
 const maxNameLength = 128
 
@@ -169,7 +179,7 @@ func (r *Record) Validate() error {
 	if !validName(r.Name) {
 		return &FieldError{"/name", "must be at most 128 bytes of UTF-8 without control characters"}
 	}
-	return validateMetadata(r.Metadata)
+	return validateMetadata(r.Metadata, MaximumMetadata)
 }
 
 func validName(s string) bool {
@@ -184,9 +194,9 @@ func validName(s string) bool {
 	return true
 }
 
-func validateMetadata(m string) error {
-	if len(m) > MaximumMetadata {
-		return &FieldError{"/metadata", "must be at most 3072 bytes of JSON"}
+func validateMetadata(m string, most int) error {
+	if len(m) > most {
+		return &FieldError{"/metadata", fmt.Sprintf("must be at most %d bytes of JSON", most)}
 	}
 	var object map[string]json.RawMessage
 	if m != "" && (json.Unmarshal([]byte(m), &object) != nil || object == nil) {

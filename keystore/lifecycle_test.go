@@ -17,8 +17,8 @@ func TestRotate(t *testing.T) {
 	}{
 		"active":                    {activeRecord(), 6 * time.Hour, nil, at(6 * time.Hour)},
 		"deactivated":               {with(func(r *Record) { r.Deactivated = true }), 6 * time.Hour, nil, at(6 * time.Hour)},
-		"forced":                    {activeRecord(), 0, nil, at(0)},
-		"a negative grace is none":  {activeRecord(), -time.Hour, nil, at(0)},
+		"forced":                    {activeRecord(), 0, nil, 0},
+		"a negative grace is none":  {activeRecord(), -time.Hour, nil, 0},
 		"grace ends with the key":   {with(func(r *Record) { r.Expires = at(time.Hour) }), 6 * time.Hour, nil, at(time.Hour)},
 		"an immortal key":           {with(func(r *Record) { r.Expires = 0 }), 6 * time.Hour, nil, at(6 * time.Hour)},
 		"blocked":                   {with(func(r *Record) { r.Blocked = true }), 6 * time.Hour, ErrBlocked, 0},
@@ -91,26 +91,52 @@ func TestRegenerate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, was := c.rec, c.rec
-			if err := r.Regenerate(fresh.AccessKey, fresh.Digest, at(48*time.Hour), noon); err != c.want {
+			if err := r.Regenerate(fresh.AccessKey, fresh.Digest, at(48*time.Hour)); err != c.want {
 				t.Fatalf("Regenerate = %v, want %v", err, c.want)
 			}
 			if c.want != nil {
 				unchanged(t, r, was)
 				return
 			}
-			was.Previous, was.GraceEnd, was.Current, was.Expires = was.Current, at(0), fresh, at(48*time.Hour)
+			was.Previous, was.GraceEnd, was.Current, was.Expires = was.Current, 0, fresh, at(48*time.Hour)
 			if r != was {
 				t.Errorf("regenerated:\n%+v, want\n%+v", r, was)
 			}
 		})
 	}
 	r := activeRecord()
-	must(t, r.Regenerate(fresh.AccessKey, fresh.Digest, 0, noon))
+	must(t, r.Regenerate(fresh.AccessKey, fresh.Digest, 0))
 	for _, old := range []Generation{4, 5} {
 		if err := r.Admit(old, noon); err != ErrSuperseded {
 			t.Errorf("generation %d after a regeneration: %v", old, err)
 		}
 	}
+}
+
+// A clock that is set back, or another node's that lags, revives no secret
+// that was said to be dead at once.
+func TestDeadSecretsStayDeadWhateverTheClock(t *testing.T) {
+	forced, regenerated := activeRecord(), activeRecord()
+	must(t, forced.Rotate(Digest{6}, 0, noon))
+	must(t, regenerated.Regenerate("new", Digest{6}, 0))
+	for name, r := range map[string]Record{"forced": forced, "regenerated": regenerated} {
+		if err := r.Admit(5, noon.Add(-time.Hour)); err != ErrSuperseded {
+			t.Errorf("%s, an hour earlier: %v", name, err)
+		}
+		if end := r.CredentialEnd(5); !end.Passed(noon) {
+			t.Errorf("%s: a token of the dead secret could live until %v", name, end.Time())
+		}
+	}
+}
+
+// A trial is no way to a life beyond 14 days, renewed or not.
+func TestRenewedTrialStaysATrial(t *testing.T) {
+	r := with(func(r *Record) { r.Type = TypeTrial })
+	var field *FieldError
+	if err := r.Renew(TrialLife+1, &Organization{}, noon); !errors.As(err, &field) {
+		t.Errorf("a trial renewed for %d days: %v", TrialLife+1, err)
+	}
+	must(t, r.Renew(TrialLife, &Organization{}, noon))
 }
 
 func TestRenew(t *testing.T) {

@@ -114,7 +114,7 @@ func (r *race) write(t *testing.T, cycles int) {
 			r.change(t, k)
 		case 1:
 			k.hideOldAlias()
-			must(t, k.record.Regenerate(r.credentials.NewAccessKey(), Digest{byte(cycle)}, 0, time.Now()))
+			must(t, k.record.Regenerate(r.credentials.NewAccessKey(), Digest{byte(cycle)}, 0))
 			r.change(t, k)
 		case 2:
 			r.end(t, k)

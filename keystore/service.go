@@ -142,6 +142,9 @@ func (s *Service) Rotate(ctx context.Context, c Caller, id KeyID, how Rotation, 
 // Record.Regenerate. expires zero takes the default. once may be nil.
 func (s *Service) Regenerate(ctx context.Context, c Caller, id KeyID, expires Instant, ifMatch Revision, once *Once, now time.Time) (Issued, error) {
 	return s.reissue(ctx, c, id, ifMatch, once, now, func(tx Tx, r *Record, secret Secret) error {
+		if err := c.extends(r); err != nil {
+			return err
+		}
 		org, err := tx.Organization(r.Organization)
 		if err != nil {
 			return err
@@ -150,7 +153,7 @@ func (s *Service) Regenerate(ctx context.Context, c Caller, id KeyID, expires In
 		if err != nil {
 			return err
 		}
-		return r.Regenerate(s.Credentials.NewAccessKey(), s.Credentials.Digest(secret.Reveal()), until, now)
+		return r.Regenerate(s.Credentials.NewAccessKey(), s.Credentials.Digest(secret.Reveal()), until)
 	})
 }
 
@@ -170,6 +173,9 @@ func (s *Service) reissue(ctx context.Context, c Caller, id KeyID, ifMatch Revis
 // Renew moves the expiry; see Record.Renew.
 func (s *Service) Renew(ctx context.Context, c Caller, id KeyID, days Days, ifMatch Revision, now time.Time) (Record, error) {
 	return s.change(ctx, c, id, ifMatch, func(tx Tx, r *Record) error {
+		if err := c.extends(r); err != nil {
+			return err
+		}
 		org, err := tx.Organization(r.Organization)
 		if err != nil {
 			return err
@@ -259,6 +265,9 @@ func (s *Service) ListKeys(ctx context.Context, c Caller, q Query) (Page, error)
 		return Page{}, ErrForbidden
 	}
 	if !c.Administers() {
+		if c.Organization == "" {
+			return Page{}, ErrForbidden // an empty organization would list all
+		}
 		if q.Organization != "" && q.Organization != c.Organization {
 			return Page{}, ErrOrganizationNotFound
 		}
@@ -380,6 +389,7 @@ func (s *Service) issued(rec Record, secret Secret) Issued {
 func (s *Service) transact(ctx context.Context, fn func(Tx) error) (Revision, error) {
 	revision, err := s.Store.Transact(ctx, fn)
 	if err != nil {
+		s.Follower.Wake() // it may have been committed all the same: the answer got lost
 		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)

@@ -59,7 +59,7 @@ func TestFence(t *testing.T) {
 			n.store.put(t, r)
 		},
 		"regenerate": func(t *testing.T, n *node, r *Record) {
-			must(t, r.Regenerate(n.credentials.NewAccessKey(), Digest{9}, 0, time.Now()))
+			must(t, r.Regenerate(n.credentials.NewAccessKey(), Digest{9}, 0))
 			n.store.put(t, r)
 		},
 		"delete": func(t *testing.T, n *node, r *Record) { n.store.remove(t, r.ID) },
@@ -95,24 +95,26 @@ func TestFence(t *testing.T) {
 // not hide it.
 func TestFenceAgainstCreation(t *testing.T) {
 	for _, by := range []string{"key id", "access key"} {
-		n := newNode(t, 16, 0)
-		rec, secret := n.newKey("")
-		id := LookupID(rec.ID)
-		if by == "access key" {
-			id = LookupID(rec.Current.AccessKey)
-		}
-		answers := n.holdLookups()
-		reader := n.begin(context.Background(), id)
-		late := <-answers
-		n.letLookupsPass()
-		n.store.put(t, &rec)
-		n.catchUp(t)
-		late.release()
-		if got := <-reader; got.err != nil || got.rec.ID != rec.ID {
-			t.Errorf("by %s the reader sees %+v, %v", by, got.rec, got.err)
-		}
-		if _, err := n.authenticate(&rec, secret, time.Now()); err != nil {
-			t.Errorf("by %s: %v", by, err)
+		for _, size := range []int{16, 4096, 4096} { // in many shards, id and access key rarely share one
+			n := newNode(t, size, 0)
+			rec, secret := n.newKey("")
+			id := LookupID(rec.ID)
+			if by == "access key" {
+				id = LookupID(rec.Current.AccessKey)
+			}
+			answers := n.holdLookups()
+			reader := n.begin(context.Background(), id)
+			late := <-answers
+			n.letLookupsPass()
+			n.store.put(t, &rec)
+			n.catchUp(t)
+			late.release()
+			if got := <-reader; got.err != nil || got.rec.ID != rec.ID {
+				t.Errorf("by %s the reader sees %+v, %v", by, got.rec, got.err)
+			}
+			if _, err := n.authenticate(&rec, secret, time.Now()); err != nil {
+				t.Errorf("by %s: %v", by, err)
+			}
 		}
 	}
 }
@@ -121,19 +123,55 @@ func TestFenceAgainstCreation(t *testing.T) {
 // soon as its creation is applied.
 func TestCreationClearsAbsence(t *testing.T) {
 	n := newNode(t, 16, 0)
-	rec, secret := n.newKey("")
-	for _, id := range []LookupID{LookupID(rec.ID), LookupID(rec.Current.AccessKey)} {
+	rec, _ := n.newKey("")
+	names := []LookupID{LookupID(rec.ID), LookupID(rec.Current.AccessKey)}
+	for _, id := range names {
 		if got := n.see(t, id); got.ID != "" || n.warm(t, id).ID != "" {
 			t.Fatalf("%s is found before it exists: %+v", id, got)
 		}
 	}
 	n.store.put(t, &rec)
 	n.catchUp(t)
-	if _, err := n.authenticate(&rec, secret, time.Now()); err != nil {
-		t.Errorf("a key made after it was looked for: %v", err)
+	for _, id := range names { // before any look-up has brought the key itself
+		if _, known := n.view.Cached(id, time.Now()); known {
+			t.Errorf("%s is still taken for absent", id)
+		}
 	}
-	if got := n.see(t, LookupID(rec.ID)); got.ID != rec.ID {
-		t.Errorf("by its id it is %+v", got)
+	for _, id := range names {
+		if got := n.see(t, id); got.ID != rec.ID {
+			t.Errorf("by %s it is %+v", id, got)
+		}
+	}
+}
+
+// TestLettingGoKeepsTheFence: an entry that was seen and had to make room is
+// not followed by an older one.
+func TestLettingGoKeepsTheFence(t *testing.T) {
+	for name, change := range map[string]func(*testing.T, *node, *Record){
+		"a record": func(t *testing.T, n *node, r *Record) { r.SetBlocked(true); n.store.put(t, r) },
+		"absence":  func(t *testing.T, n *node, r *Record) { n.store.remove(t, r.ID) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, 1, 0)
+			n.view.shards[0].absent.Resize(1)
+			other, _ := n.storedKey(t, "")
+			rec, _ := n.storedKey(t, "")
+			id := LookupID(rec.ID)
+			answers := n.holdLookups()
+			reader := n.begin(context.Background(), id)
+			late := <-answers
+			change(t, n, &rec) // and nothing applies it yet
+			n.letLookupsPass()
+			n.forget(id)
+			n.see(t, id)
+			n.see(t, LookupID(other.ID))
+			n.see(t, "absent")
+			late.release()
+			<-reader
+			if got := n.see(t, id); got.ID != "" && !got.Blocked {
+				t.Error("the view went back")
+			}
+		})
 	}
 }
 
@@ -145,7 +183,7 @@ func TestAliasesAreNotCopies(t *testing.T) {
 			n := newNode(t, size, 0)
 			rec, _ := n.storedKey(t, "")
 			first := rec.Current.AccessKey
-			must(t, rec.Regenerate(n.credentials.NewAccessKey(), Digest{9}, 0, time.Now()))
+			must(t, rec.Regenerate(n.credentials.NewAccessKey(), Digest{9}, 0))
 			n.store.put(t, &rec)
 			n.catchUp(t)
 			names := []LookupID{LookupID(rec.ID), LookupID(first), LookupID(rec.Current.AccessKey)}
@@ -177,7 +215,7 @@ func TestRegenerateTwiceDropsTheOldAlias(t *testing.T) {
 	first := rec
 	n.see(t, LookupID(first.Current.AccessKey))
 	for want := range []error{ErrSuperseded, ErrInvalid} {
-		must(t, rec.Regenerate(n.credentials.NewAccessKey(), Digest{9}, 0, time.Now()))
+		must(t, rec.Regenerate(n.credentials.NewAccessKey(), Digest{9}, 0))
 		n.store.put(t, &rec)
 		n.catchUp(t)
 		asked := n.store.asked()
@@ -197,7 +235,7 @@ func TestAliasChecksItself(t *testing.T) {
 	n.see(t, first)
 	stale, _ := n.view.shard(first).aliases.Peek(first)
 	for range 2 {
-		must(t, rec.Regenerate(n.credentials.NewAccessKey(), Digest{9}, 0, time.Now()))
+		must(t, rec.Regenerate(n.credentials.NewAccessKey(), Digest{9}, 0))
 		n.store.put(t, &rec)
 		n.catchUp(t)
 	}
