@@ -190,9 +190,6 @@ func TestDigest(t *testing.T) {
 			t.Errorf("%d bytes have a digest", len(odd))
 		}
 	}
-	if allocs := testing.AllocsPerRun(1000, func() { c.Digest(secret) }); allocs != 0 {
-		t.Errorf("a digest allocates %v times", allocs)
-	}
 }
 
 func TestParseAuthorization(t *testing.T) {
@@ -326,19 +323,6 @@ func TestParseCredential(t *testing.T) {
 	} {
 		if got, err := ParseCredential("wdr", value); got.Kind != want.kind || err != want.err {
 			t.Errorf("ParseCredential(%.80q) = %v, %v", value, got.Kind, err)
-		}
-	}
-}
-
-func TestParsingDoesNotAllocate(t *testing.T) {
-	c := newCredentials()
-	apiKey := FormatAPIKey("wdr", c.NewAccessKey(), c.NewSecretKey()).Reveal()
-	for _, header := range []string{
-		"Token " + apiKey, "Bearer " + apiKey, "Bearer aaa.bbb.ccc", // good
-		"", "Digest x", "Token wdr_", "Token " + apiKey[:70] + "000000", "Bearer a,b", "Bearer \x00", // bad ones are cheap, too
-	} {
-		if allocs := testing.AllocsPerRun(1000, func() { ParseAuthorization("wdr", header) }); allocs != 0 {
-			t.Errorf("%.20q allocates %v times", header, allocs)
 		}
 	}
 }
