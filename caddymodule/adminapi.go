@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -61,7 +62,18 @@ func isLocal(r *http.Request) bool {
 		return true
 	}
 	ip, err := netip.ParseAddrPort(addr.String())
-	return err == nil && ip.Addr().Unmap().IsLoopback()
+	return err == nil && ip.Addr().Unmap().IsLoopback() && isLocalHost(r.Host)
+}
+
+// isLocalHost: a page that had its own name point at this machine would come
+// from here, too, but under that name (DNS rebinding).
+func isLocalHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.Trim(host, "[]")
+	ip, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
 // Interface guards.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -57,12 +58,13 @@ type App struct {
 	// not on the loopback interface. Whoever reaches it is administrator.
 	AdminAPI string `json:"admin_api,omitempty"`
 
-	ctx    caddy.Context
-	logger *zap.Logger
-	events *caddyevents.App
-	engine *engine
-	pooled string // the engine's key in the pool; empty: none acquired
-	gate   *gate
+	ctx              caddy.Context
+	logger           *zap.Logger
+	events           *caddyevents.App
+	engine           *engine
+	master, previous keystore.MasterKey // they cannot print
+	pooled           string             // the engine's key in the pool; empty: none acquired
+	gate             *gate
 
 	management http.Handler // the routes as Caddy's admin endpoint serves them
 	listeners  []string     // of the servers that Warder's handlers are in
@@ -98,6 +100,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	a.master, a.previous = master, previous
 	if err := a.acquireEngine(ctx, master, previous); err != nil {
 		return fmt.Errorf("warder.store: %w", err)
 	}
@@ -160,7 +163,7 @@ func (a *App) acquireEngine(ctx caddy.Context, master, previous keystore.MasterK
 	}
 	a.engine, a.pooled = value.(*engine), key
 	if loaded {
-		return a.engine.adopt(ctx, master, previous, a.CacheSize)
+		return a.engine.admits(ctx, master, previous)
 	}
 	return nil
 }
@@ -170,6 +173,9 @@ func (a *App) acquireEngine(ctx caddy.Context, master, previous keystore.MasterK
 func masterKey(option string, configured *string) (keystore.MasterKey, error) {
 	if configured == nil {
 		return keystore.MasterKey{}, nil
+	}
+	if *configured != "" && !strings.Contains(*configured, "{") {
+		return keystore.MasterKey{}, fmt.Errorf("warder.%s: must be a placeholder such as {env.WARDER_MASTER_KEY} or {file./path}; a key written here, or put here by {$VARIABLE}, would stand in the configuration for all to read", option)
 	}
 	text, err := caddy.NewReplacer().ReplaceOrErr(*configured, true, true)
 	if err != nil {
@@ -207,6 +213,9 @@ func (a *App) newManagement(prefix string, caller func(*http.Request) (keystore.
 func (a *App) Start() error {
 	if err := a.refuseSharedPorts(); err != nil {
 		return err
+	}
+	if err := a.engine.adopt(a.ctx, a.master, a.previous, a.CacheSize); err != nil {
+		return fmt.Errorf("warder.store: %w", err)
 	}
 	page, err := a.engine.store.List(a.ctx, keystore.Query{Limit: 1})
 	if err != nil {

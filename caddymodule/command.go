@@ -88,9 +88,7 @@ func (l leaf) command() *cobra.Command {
 		}
 		return fail(cmd, l.execute(cmd, args))
 	}
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fail(cmd, usagef("%v; see %s --help", err, cmd.CommandPath()))
-	})
+	cmd.SetFlagErrorFunc(failFlag)
 	return cmd
 }
 
@@ -115,9 +113,12 @@ func group(cmd *cobra.Command, children ...*cobra.Command) {
 		}
 		return fail(cmd, usagef("there is no command %q; see %s --help", args[0], cmd.CommandPath()))
 	}
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fail(cmd, usagef("%v; see %s --help", err, cmd.CommandPath()))
-	})
+	cmd.SetFlagErrorFunc(failFlag)
+}
+
+// failFlag refuses a flag, by the same way as every other refusal.
+func failFlag(cmd *cobra.Command, err error) error {
+	return fail(cmd, usagef("%s; see %s --help", err.Error(), cmd.CommandPath()))
 }
 
 // session is one run of a leaf.

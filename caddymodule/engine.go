@@ -34,13 +34,14 @@ type engine struct {
 	metrics     *metrics
 	announcer   *announcer
 
-	// configuredKey: the store was opened with a configured master key.
+	// configuredKey: the store is sealed under a configured master key. Read
+	// and written while configurations change, which happens one at a time.
 	configuredKey bool
 
 	mu      sync.Mutex // guards running
 	running []*App     // configurations that have started, the newest last
-	cancel context.CancelFunc
-	loops  sync.WaitGroup
+	cancel  context.CancelFunc
+	loops   sync.WaitGroup
 }
 
 // enter makes a configuration the one that speaks for the engine: events go
@@ -135,16 +136,35 @@ func (e *engine) rotationFailed(err error) {
 	engineLogger().Error("planned rotation of signing keys failed; trying again", zap.Error(err))
 }
 
-// adopt checks that a configuration which joins a running engine could also
-// have opened it, and takes over its cache size.
+// admits checks that a configuration which joins a running engine could also
+// have opened it. It changes nothing: the configuration may yet be refused.
+func (e *engine) admits(ctx context.Context, master, previous keystore.MasterKey) error {
+	if master.IsZero() {
+		if e.configuredKey {
+			return errors.New("master_key: is no longer configured, but the store was opened with it")
+		}
+		return nil
+	}
+	sealed, err := e.store.SealedSecret(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the sealed store secret: %w", err)
+	}
+	if _, err = keystore.OpenStoreSecret(master, sealed); errors.Is(err, keystore.ErrWrongMasterKey) && !previous.IsZero() {
+		_, err = keystore.OpenStoreSecret(previous, sealed)
+	}
+	if err != nil {
+		return fmt.Errorf("master_key: %w", err)
+	}
+	return nil
+}
+
+// adopt takes over what a configuration that starts wants of the engine.
 func (e *engine) adopt(ctx context.Context, master, previous keystore.MasterKey, cacheSize int) error {
-	switch {
-	case !master.IsZero():
+	if !master.IsZero() {
 		if _, err := keystore.Unlock(ctx, e.store, master, previous); err != nil {
 			return fmt.Errorf("master_key: %w", err)
 		}
-	case e.configuredKey:
-		return errors.New("master_key: is no longer configured, but the store was opened with it")
+		e.configuredKey = true
 	}
 	e.view.Resize(cacheSize)
 	return nil
@@ -162,6 +182,7 @@ func (e *engine) run() {
 // Destruct ends the loops and closes the store. Called when no configuration
 // uses the engine any more.
 func (e *engine) Destruct() error {
+	e.lease.Suspend() // whoever still holds the view finds it closed
 	e.cancel()
 	e.loops.Wait()
 	return e.store.Close()

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,7 +17,8 @@ type gate struct {
 	authenticator keystore.Authenticator
 	directory     *keystore.Directory
 	metrics       *metrics
-	app           *App
+	headers       metadataHeaders
+	announcer     *announcer
 	samples       *rate.Limiter // of refusals told to logs and subscribers
 }
 
@@ -31,13 +33,15 @@ func newGate(a *App) *gate {
 		},
 		directory: a.engine.directory,
 		metrics:   a.engine.metrics,
-		app:       a,
+		headers:   newMetadataHeaders(),
+		announcer: a.engine.announcer,
 		samples:   rate.NewLimiter(refusalsPerSecond, refusalsPerSecond),
 	}
 }
 
-func (g *gate) organization(slug string) *keystore.Organization {
-	return g.directory.Organization(slug)
+// metadata returns the metadata header of a key.
+func (g *gate) metadata(key *keystore.Record) string {
+	return g.headers.of(key, g.directory.Organization(key.Organization))
 }
 
 // fresh says whether this process may trust what it has in memory.
@@ -49,7 +53,7 @@ func (g *gate) fresh(ctx context.Context, now time.Time) error {
 func (g *gate) passed(kind keystore.CredentialKind) { g.metrics.admitted[kind].Inc() }
 
 // refused counts a refusal, and tells of a sample of them.
-func (g *gate) refused(logger *zap.Logger, f *refusal, p keystore.Principal, err error) {
+func (g *gate) refused(r *http.Request, logger *zap.Logger, f *refusal, p keystore.Principal, err error) {
 	g.metrics.refused[f.outcome()].Inc()
 	if !g.samples.AllowN(time.Now(), 1) {
 		return
@@ -60,10 +64,10 @@ func (g *gate) refused(logger *zap.Logger, f *refusal, p keystore.Principal, err
 		data["key_id"], data["organization"] = string(p.Record.ID), p.Record.Organization
 		fields = append(fields, zap.String("key_id", string(p.Record.ID)), zap.String("organization", p.Record.Organization))
 	}
-	if f.status == 503 {
+	if f.status == http.StatusServiceUnavailable && r.Context().Err() == nil { // else: the caller has left
 		logger.Error("request could not be decided", fields...)
 	} else {
 		logger.Info("request refused", fields...)
 	}
-	g.app.emit("key_refused", data)
+	g.announcer.announce("key_refused", data)
 }

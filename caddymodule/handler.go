@@ -162,32 +162,42 @@ const authorization = "Authorization"
 
 // ServeHTTP decides.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	h.identity.strip(r) // before anything else: error routes, too, may lead to an API
+	earlier := principalOf(r.Context())
+	if earlier != nil {
+		h.name(r, earlier)
+	}
 	if err := normalise(r, h.AllowEncodedSlash); err != nil {
 		return h.refuse(w, r, next, keystore.Principal{}, err)
 	}
-	h.identity.strip(r)
 	if h.passesWithoutCredential(r) {
-		h.takeCredential(r)
-		h.gate.passed(keystore.CredentialNone)
-		return next.ServeHTTP(w, r)
+		return h.passUnnamed(w, r, next)
 	}
-	p, err := h.decide(r)
-	if err != nil {
-		if h.Optional && errors.Is(err, keystore.ErrNoCredential) {
-			h.takeCredential(r)
-			h.gate.passed(keystore.CredentialNone)
-			return next.ServeHTTP(w, r)
-		}
+	p, err := h.decide(r, earlier)
+	switch {
+	case err == nil:
+		return next.ServeHTTP(w, h.admit(r, p, earlier))
+	case h.Optional && errors.Is(err, keystore.ErrNoCredential):
+		return h.passUnnamed(w, r, next)
+	default:
 		return h.refuse(w, r, next, p, err)
 	}
-	h.gate.passed(p.Kind)
-	return next.ServeHTTP(w, h.admit(r, p))
+}
+
+// passUnnamed lets a request go on without asking who sent it.
+func (h *Handler) passUnnamed(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	h.takeCredential(r)
+	if principalOf(r.Context()) == nil {
+		h.gate.passed(keystore.CredentialNone)
+	}
+	return next.ServeHTTP(w, r)
 }
 
 // decide returns who calls, or why they may not pass. With an error the
-// principal, if it has a record, is a recognised but refused caller.
-func (h *Handler) decide(r *http.Request) (keystore.Principal, error) {
-	p, err := h.authenticate(r)
+// principal, if it has a record, is a recognised but refused caller. earlier
+// is whom an earlier handler of this chain has admitted, or nil.
+func (h *Handler) decide(r *http.Request, earlier *keystore.Principal) (keystore.Principal, error) {
+	p, err := h.authenticate(r, earlier)
 	if err != nil {
 		return p, err
 	}
@@ -202,10 +212,8 @@ func (h *Handler) decide(r *http.Request) (keystore.Principal, error) {
 	return p, nil
 }
 
-// authenticate reads the credential, unless an earlier handler of this chain
-// has admitted the caller.
-func (h *Handler) authenticate(r *http.Request) (keystore.Principal, error) {
-	if earlier := principalOf(r.Context()); earlier != nil {
+func (h *Handler) authenticate(r *http.Request, earlier *keystore.Principal) (keystore.Principal, error) {
+	if earlier != nil {
 		return *earlier, nil
 	}
 	presented, err := h.readCredential(r.Header)
@@ -269,34 +277,50 @@ func (h *Handler) passesWithoutCredential(r *http.Request) bool {
 			}
 		}
 	}
-	return r.Method == http.MethodOptions && h.Preflight != "deny" && isPreflight(r.Header)
+	return h.Preflight != "deny" && isPreflight(r)
 }
 
-// isPreflight recognises a CORS preflight (Fetch standard, §4.8).
-func isPreflight(h http.Header) bool {
-	return len(h["Origin"]) == 1 && len(h["Access-Control-Request-Method"]) == 1
+// isPreflight recognises a CORS preflight (Fetch standard, §4.8). It has no
+// body, and no header with which frameworks let it stand for another method.
+func isPreflight(r *http.Request) bool {
+	if r.Method != http.MethodOptions || r.ContentLength != 0 {
+		return false
+	}
+	for _, name := range []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
+		if _, overrides := r.Header[name]; overrides {
+			return false
+		}
+	}
+	return len(r.Header["Origin"]) == 1 && len(r.Header["Access-Control-Request-Method"]) == 1
 }
 
-// admit returns the request as the next handler sees it.
-func (h *Handler) admit(r *http.Request, p keystore.Principal) *http.Request {
+// admit returns the request as the next handler sees it. It counts once, by
+// the first handler of a chain.
+func (h *Handler) admit(r *http.Request, p keystore.Principal, earlier *keystore.Principal) *http.Request {
 	h.takeCredential(r)
-	principal := &p
-	h.identity.set(r.Header, principal, h.gate.organization(p.Record.Organization))
-	if principalOf(r.Context()) != nil {
+	if earlier != nil {
 		return r
 	}
+	h.gate.passed(p.Kind)
+	principal := &p
+	h.name(r, principal)
 	providePlaceholders(r, userPlaceholders, principal)
 	return r.WithContext(context.WithValue(r.Context(), principalKey{}, principal))
+}
+
+// name tells the API behind who calls.
+func (h *Handler) name(r *http.Request, p *keystore.Principal) {
+	h.identity.set(r.Header, p, h.gate.metadata(p.Record))
 }
 
 // refuse answers, or in shadow mode only takes note.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, p keystore.Principal, err error) error {
 	f := refusalOf(err)
-	h.gate.refused(h.logger, f, p, err)
+	h.gate.refused(r, h.logger, f, p, err)
 	if h.Shadow {
-		h.identity.strip(r) // not yet done when the path was refused
 		return next.ServeHTTP(w, r)
 	}
+	h.takeCredential(r) // error routes have no use for it either
 	if p.Record != nil {
 		candidate := p
 		providePlaceholders(r, candidatePlaceholders, &candidate)

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"context"
-	"encoding/base64"
 	"net/http"
 	"strings"
 
@@ -69,7 +68,7 @@ func stripConnection(h http.Header, values []string) {
 }
 
 // set names the principal to the API behind. All values share one allocation.
-func (ih *identityHeaders) set(h http.Header, p *keystore.Principal, organization *keystore.Organization) {
+func (ih *identityHeaders) set(h http.Header, p *keystore.Principal, metadata string) {
 	values := make([]string, 0, 7)
 	put := func(name, value string) {
 		if value == "" {
@@ -84,24 +83,7 @@ func (ih *identityHeaders) set(h http.Header, p *keystore.Principal, organizatio
 	put(ih.organization, p.Record.Organization)
 	put(ih.scope, string(p.Scopes))
 	put(ih.credential, p.Kind.String())
-	put(ih.metadata, metadataHeader(p.Record, organization))
-}
-
-// metadataHeader is base64url of the organization's metadata with the key's
-// laid over it.
-func metadataHeader(rec *keystore.Record, organization *keystore.Organization) string {
-	metadata := rec.Metadata
-	if organization != nil && organization.Metadata != "" {
-		merged, err := keystore.OverlayMetadata(organization.Metadata, metadata)
-		if err != nil {
-			return "" // both were validated as objects when they were stored
-		}
-		metadata = merged
-	}
-	if metadata == "" || len(metadata) > keystore.MaximumMetadata {
-		return ""
-	}
-	return base64.RawURLEncoding.EncodeToString([]byte(metadata))
+	put(ih.metadata, metadata)
 }
 
 // percentEncode makes any text safe in a header and leaves plain ASCII as it

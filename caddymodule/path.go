@@ -30,6 +30,9 @@ func normalise(r *http.Request, allowEncodedSlash bool) error {
 }
 
 func normaliseURL(u *url.URL, allowEncodedSlash bool) error {
+	if u.Path == "" && u.Scheme != "" && u.Opaque == "" {
+		u.Path = "/" // "GET http://host" (RFC 9110 §4.2.3)
+	}
 	p := u.Path
 	if p == "" || p[0] != '/' || u.Opaque != "" {
 		return errPath

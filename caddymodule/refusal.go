@@ -134,5 +134,5 @@ func (f *refusal) setHeaders(h http.Header, realm, scope string) {
 
 func hasErrorRoutes(r *http.Request) bool {
 	srv, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	return ok && srv.Errors != nil && len(srv.Errors.Routes) > 0
+	return ok && srv != nil && srv.Errors != nil && len(srv.Errors.Routes) > 0
 }

@@ -243,12 +243,18 @@ func TestEngineFollowsItsUsers(t *testing.T) {
 }
 
 const (
-	oneKey     = "master_key MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
-	anotherKey = "master_key QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI="
+	oneKey     = "master_key {env.WARDER_TEST_ONE}"
+	anotherKey = "master_key {env.WARDER_TEST_ANOTHER}"
 )
+
+func setMasterKeys(t *testing.T) {
+	t.Setenv("WARDER_TEST_ONE", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+	t.Setenv("WARDER_TEST_ANOTHER", "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=")
+}
 
 // The master key is what it was, or the reload is refused.
 func TestMasterKeyOnReload(t *testing.T) {
+	setMasterKeys(t)
 	w := start(t, guarded(oneKey, ""))
 	c := w.create(nil)
 	for _, app := range []string{anotherKey, "", "previous_" + anotherKey + "\n" + anotherKey} {
@@ -268,6 +274,32 @@ func TestMasterKeyOnReload(t *testing.T) {
 	}
 	w.mustLoad(guarded(anotherKey, ""))
 	wantStatus(t, "after a restart under the new key", w.get("/", c.token()), http.StatusOK)
+}
+
+// A configuration that is refused has changed nothing, least of all the key
+// under which the store is sealed.
+func TestRefusedReloadSealsNothing(t *testing.T) {
+	setMasterKeys(t)
+	w := start(t, guarded(oneKey, ""))
+	c := w.create(nil)
+	if err := w.load(guarded("previous_"+oneKey+"\n"+anotherKey, "require type nonsense")); err == nil {
+		t.Fatal("a broken configuration was accepted")
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.mustLoad(guarded(oneKey, ""))
+	wantStatus(t, "a restart with the old configuration", w.get("/", c.token()), http.StatusOK)
+}
+
+// A master key that stands in the configuration could be read by whoever reads
+// the configuration.
+func TestLiteralMasterKeyIsRefused(t *testing.T) {
+	w := start(t, guarded("", ""))
+	err := w.load(guarded("master_key MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", ""))
+	if err == nil || !strings.Contains(err.Error(), "must be a placeholder") || strings.Contains(err.Error(), "MDEy") {
+		t.Errorf("a literal master key: %v", err)
+	}
 }
 
 // Policies are the configuration's, facts the engine's.

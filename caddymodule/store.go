@@ -89,9 +89,16 @@ func (s *SQLiteStore) Open(ctx context.Context, master, previous keystore.Master
 		}
 		return OpenedStore{Store: store, SecretRow: store, Secret: secret}, nil
 	}
-	store, err := sqlite.Open(ctx, s.Path, keystore.SealedGenesis(master))
+	created := false
+	store, err := sqlite.Open(ctx, s.Path, func() (keystore.SealedSecret, error) {
+		created = true
+		return keystore.SealedGenesis(master)()
+	})
 	if err != nil {
 		return OpenedStore{}, err
+	}
+	if created {
+		logger.Warn("made a new database: if there should have been one, stop and restore it", zap.String("database", s.Path))
 	}
 	secret, err := keystore.Unlock(ctx, store, master, previous)
 	if err != nil {

@@ -24,11 +24,13 @@ func OverlayMetadata(base, over string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("decoding metadata to lay over: %w", err)
 	}
-	merged, err := json.Marshal(MergePatch(target, patch))
-	if err != nil {
+	var merged strings.Builder
+	e := json.NewEncoder(&merged)
+	e.SetEscapeHTML(false) // no longer than what was laid over each other
+	if err := e.Encode(MergePatch(target, patch)); err != nil {
 		return "", fmt.Errorf("encoding metadata: %w", err)
 	}
-	return string(merged), nil
+	return strings.TrimSuffix(merged.String(), "\n"), nil
 }
 
 // decodeExactly keeps numbers as they are written: an id beyond 2^53 survives.
