@@ -528,6 +528,7 @@ func TestAnswersAreInForce(t *testing.T) {
 					return
 				default:
 					keys.Range(func(key, _ any) bool { n.present(key.(keystore.Secret), time.Now()); return true })
+					time.Sleep(50 * time.Microsecond) // the writers have to get a turn
 				}
 			}
 		})
@@ -535,7 +536,7 @@ func TestAnswersAreInForce(t *testing.T) {
 	var writers sync.WaitGroup
 	for range 4 {
 		writers.Go(func() {
-			for range 15 {
+			for range 10 {
 				lifeOfAKey(t, ctx, n, &keys)
 			}
 		})
