@@ -77,7 +77,7 @@ func TestFloods(t *testing.T) {
 		large int
 	}{
 		{"slow bodies", slowBodies, 50, 300},
-		{"giant bodies", giantBodies, 1, 8},
+		{"giant bodies", giantBodies, 0, 8}, // one that is kept would be seen
 		{"bad credentials", badCredentials, 2000, 20000},
 		{"bad clients at the token endpoint", badClients, 500, 5000},
 	} {
