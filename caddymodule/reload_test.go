@@ -1,15 +1,12 @@
 package caddymodule
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -107,7 +104,7 @@ func readUntil(t *testing.T, w *world, stop <-chan struct{}, kept bool, header s
 		name, value, _ := strings.Cut(header, ": ")
 		r.Header.Set(name, value)
 		answer, err := client.Do(r)
-		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		if unserved(err) {
 			continue
 		}
 		if err != nil {
