@@ -51,7 +51,7 @@ type App struct {
 	// How long a rotated-out secret still passes. Default: 6h.
 	GracePeriod caddy.Duration `json:"grace_period,omitempty"`
 
-	// How many keys are kept in memory at most. Default: 100000.
+	// About how many keys are kept in memory. Default: 100000.
 	CacheSize int `json:"cache_size,omitempty"`
 
 	// "remote" lets the management routes answer on an admin endpoint that is

@@ -25,8 +25,8 @@ func init() {
 //
 //	warder {
 //	    store               <driver> [<arguments>...]
-//	    master_key          <base64>
-//	    previous_master_key <base64>
+//	    master_key          <placeholder>
+//	    previous_master_key <placeholder>
 //	    issuer              <url> {
 //	        token_ttl <duration>
 //	        audience  <audience>

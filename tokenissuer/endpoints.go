@@ -28,6 +28,7 @@ type Endpoints struct {
 	prefix        string
 	fresh         func(ctx context.Context, now time.Time) error
 	observe       func(context.Context, Observation)
+	reading       chan struct{} // holds a value for each body that is being read
 
 	handlers    map[string]http.HandlerFunc // by path
 	metadata    []byte
@@ -84,6 +85,7 @@ func NewEndpoints(cfg EndpointsConfig) (*Endpoints, error) {
 	}
 	e := &Endpoints{
 		issuer: cfg.Issuer, authenticator: cfg.Authenticator, prefix: cfg.PathPrefix, fresh: cfg.Fresh, observe: cfg.Observe,
+		reading: make(chan struct{}, maxReading),
 	}
 	var err error
 	if e.metadata, e.metadataTag, err = e.encodeMetadata(); err != nil {

@@ -27,8 +27,25 @@ func (e *Endpoints) serveToken(w http.ResponseWriter, r *http.Request) {
 	e.tell(r, Observation{Outcome: OutcomeMinted, Key: principal.Record.ID, TokenID: minted.ID})
 }
 
+// maxReading is how many bodies are read at the same time. Each may take
+// maxBody of memory for bodyTime, whoever sends it.
+const maxReading = 1024
+
+// read reads one request, if there is a place for it.
+func (e *Endpoints) read(w http.ResponseWriter, r *http.Request) (tokenRequest, error) {
+	select {
+	case e.reading <- struct{}{}:
+		defer func() { <-e.reading }()
+		return readTokenRequest(w, r)
+	default:
+		return tokenRequest{}, refusedUnavailable.because(errTooManyBodies)
+	}
+}
+
+var errTooManyBodies = errors.New("too many bodies are being read")
+
 func (e *Endpoints) exchange(w http.ResponseWriter, r *http.Request) (keystore.Principal, Minted, error) {
-	asked, err := readTokenRequest(w, r)
+	asked, err := e.read(w, r)
 	if err != nil {
 		return keystore.Principal{}, Minted{}, err
 	}

@@ -522,3 +522,33 @@ func decodedBody(asForm bool, body string) string {
 	p, _ := parseJSON([]byte(body))
 	return p.secret.Reveal()
 }
+
+// Bodies that never end take a bounded number of places, and give them back.
+func TestBodiesAtOnceAreBounded(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	n := newNode(t, ctx, newMemoryStore(), keystore.NewStoreSecret(), nodeOptions{memo: -1, now: time.Now()})
+	endpoints, err := NewEndpoints(EndpointsConfig{Issuer: n.issuer(t, IssuerConfig{}), Authenticator: doorman{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func() int {
+		r := httptest.NewRequest(http.MethodPost, "/token", strings.NewReader("grant_type=client_credentials"))
+		r.Header.Set("Content-Type", form)
+		w := httptest.NewRecorder()
+		endpoints.ServeHTTP(w, r)
+		return w.Code
+	}
+	for range maxReading {
+		endpoints.reading <- struct{}{}
+	}
+	if got := call(); got != http.StatusServiceUnavailable {
+		t.Errorf("a body beyond the bound: %d", got)
+	}
+	<-endpoints.reading
+	for range 2 {
+		if got := call(); got != http.StatusUnauthorized {
+			t.Errorf("a body within the bound: %d", got)
+		}
+	}
+}

@@ -77,7 +77,8 @@ func clientOf(authorization []string, params parameters) (tokenRequest, error) {
 	case len(authorization) > 1 || len(authorization) == 1 && inBody:
 		return tokenRequest{}, refusedTwoMethods
 	case len(authorization) == 1:
-		return asked, asked.authorize(authorization[0])
+		err := asked.authorize(authorization[0])
+		return asked, err
 	case inBody:
 		asked.presented = keystore.Presented{
 			Kind: keystore.CredentialKey, Access: keystore.AccessKey(params.access), Secret: params.secret.Reveal(),
