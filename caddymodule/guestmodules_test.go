@@ -3,12 +3,15 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/warderhq/warder/keystore"
@@ -17,6 +20,25 @@ import (
 func init() {
 	caddy.RegisterModule(frailStore{})
 	caddy.RegisterModule(subscriber{})
+	caddy.RegisterModule(turnstile{})
+	httpcaddyfile.RegisterHandlerDirective("turnstile", func(httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+		return new(turnstile), nil
+	})
+	httpcaddyfile.RegisterDirectiveOrder("turnstile", httpcaddyfile.Before, "rewrite") // and so before warder
+}
+
+// turnstile counts the requests that go on to the next handler.
+type turnstile struct{}
+
+var entered atomic.Int64
+
+func (turnstile) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.turnstile", New: func() caddy.Module { return new(turnstile) }}
+}
+
+func (turnstile) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	entered.Add(1)
+	return next.ServeHTTP(w, r)
 }
 
 // frailStore is the SQLite store with look-ups that a test can make fail or
