@@ -62,11 +62,11 @@ func parseAPIKey(prefix, s string) (access AccessKey, secret string, ok bool) {
 	return access, secret, true
 }
 
-// checksum reads s in place: package crc32 only reads, but lets its argument
-// escape, so that a copy would cost every request an allocation.
-func checksum(s string) uint64 {
-	return uint64(crc32.ChecksumIEEE(unsafe.Slice(unsafe.StringData(s), len(s))))
-}
+func checksum(s string) uint32 { return crc32.ChecksumIEEE(inPlace(s)) }
+
+// inPlace returns the bytes of s for a function that only reads them: hashes
+// let their argument escape, so that a copy would cost an allocation.
+func inPlace(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 // wellFormedPair reports whether two strings have the shape of a pair.
 func wellFormedPair(access, secret string) bool {
@@ -92,7 +92,7 @@ func isBase62(s string) bool {
 }
 
 // base62 writes n with exactly width digits.
-func base62(n uint64, width int) string {
+func base62(n uint32, width int) string {
 	out := make([]byte, width)
 	for i := width - 1; i >= 0; i-- {
 		out[i] = base62Digits[n%62]
@@ -102,7 +102,7 @@ func base62(n uint64, width int) string {
 }
 
 // spells reports whether s is n in base62, without allocating.
-func spells(n uint64, s string) bool {
+func spells(n uint32, s string) bool {
 	for i := len(s) - 1; i >= 0; i-- {
 		if s[i] != base62Digits[n%62] {
 			return false
@@ -126,7 +126,6 @@ type Credentials struct {
 
 type peppered struct {
 	mac hash.Hash
-	in  [secretKeyLength]byte
 	out Digest
 }
 
@@ -186,11 +185,9 @@ func (c *Credentials) Digest(secret string) Digest {
 	}
 	p := c.peppers.Get().(*peppered)
 	p.mac.Reset()
-	copy(p.in[:], secret)
-	p.mac.Write(p.in[:])
+	p.mac.Write(inPlace(secret))
 	p.mac.Sum(p.out[:0])
 	d := p.out
-	clear(p.in[:])
 	c.peppers.Put(p)
 	return d
 }

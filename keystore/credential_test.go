@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"bytes"
 	"encoding/base64"
 	"math/big"
 	"math/rand/v2"
@@ -284,23 +285,33 @@ func lenientTail(pair string) string {
 	return string(text)
 }
 
-// TestEveryCharacterIsSeen puts each byte at each place of a token: the scan
-// by eight must not miss one.
+// TestEveryCharacterIsSeen puts each byte at each place of a text: a scan by
+// eight must not miss one, nor take it for its neighbour.
 func TestEveryCharacterIsSeen(t *testing.T) {
-	for place := range 20 {
+	for size := 1; size <= 20; size++ {
+		seenAtEachPlace(t, []byte("abcdefghijklmnopqrst")[:size])
+	}
+	if isOneCredential("") {
+		t.Error("nothing is one credential")
+	}
+}
+
+func seenAtEachPlace(t *testing.T, base []byte) {
+	t.Helper()
+	for place := range base {
 		for b := range 256 {
-			text := []byte("abcdefghijklmnopqrst")
+			text := bytes.Clone(base)
 			text[place] = byte(b)
 			if got, want := isVisible(string(text)), b > ' ' && b <= '~'; got != want {
 				t.Errorf("byte %#x at %d: visible = %t", b, place, got)
+			}
+			if got, want := isBase62(string(text)), strings.IndexByte(base62Digits, byte(b)) >= 0; got != want {
+				t.Errorf("byte %#x at %d: base62 = %t", b, place, got)
 			}
 			if got, want := isOneCredential(string(text)), b > ' ' && b <= '~' && b != ','; got != want {
 				t.Errorf("byte %#x at %d: one credential = %t", b, place, got)
 			}
 		}
-	}
-	if isOneCredential("") {
-		t.Error("nothing is one credential")
 	}
 }
 
