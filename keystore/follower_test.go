@@ -281,6 +281,9 @@ func TestOnlyWriterThatCannotReadItsLog(t *testing.T) {
 		check(ErrStale)
 		n.store.hook(func(h *hooks) { h.changes = nil })
 		time.Sleep(time.Second)
+		if !n.lease.Valid(time.Now(), 0) {
+			t.Error("without a request to wake it, the follower does not try again")
+		}
 		check(ErrBlocked)
 	})
 }
