@@ -53,6 +53,14 @@ func options(lines string) func(*site) {
 	return func(s *site) { s.configure(withOptions(s.t, lines)) }
 }
 
+// masterKey configures a master key that comes from a file.
+func masterKey(text string) func(*site) {
+	return func(s *site) {
+		s.write("master.key", text)
+		s.configure(withOptions(s.t, "\t\tmaster_key {file.master.key}"))
+	}
+}
+
 // patch overwrites bytes of the database.
 func patch(offset int, bytes ...byte) func(*site) {
 	return func(s *site) {
@@ -76,11 +84,13 @@ var bootCases = []bootCase{
 
 	{name: "master key from an unset variable", spoil: options("\t\tmaster_key {env.WARDER_NOT_SET}"), want: []string{"master_key", "WARDER_NOT_SET"}},
 	{name: "master key from a missing file", spoil: options("\t\tmaster_key {file./nonexistent/key}"), want: []string{"master_key", "/nonexistent/key"}},
-	{name: "master key short", spoil: options("\t\tmaster_key c2hvcnQ="), want: []string{"master_key", "32 bytes in base64"}},
-	{name: "master key in bad base64", spoil: options("\t\tmaster_key " + strings.Repeat("!", 44)), want: []string{"master_key", "32 bytes in base64"}},
-	{name: "master key empty", spoil: options("\t\tmaster_key \"\""), want: []string{"master_key"}},
-	{name: "previous master key empty", spoil: options("\t\tmaster_key " + newMasterKey() + "\n\t\tprevious_master_key \"\""), want: []string{"previous_master_key"}},
-	{name: "master key is not that of the key file", spoil: options("\t\tmaster_key " + newMasterKey()), want: []string{"warder.store", database, "master key"}},
+	{name: "master key short", spoil: masterKey("c2hvcnQ="), want: []string{"master_key", "32 bytes in base64"}},
+	{name: "master key in bad base64", spoil: masterKey(strings.Repeat("!", 44)), want: []string{"master_key", "32 bytes in base64"}},
+	{name: "master key empty", spoil: options("\t\tmaster_key \"\""), want: []string{"Caddyfile:9", "master_key"}},
+	{name: "master key from an empty file", spoil: masterKey(""), want: []string{"warder.master_key", "is empty"}},
+	{name: "master key for all to read", spoil: options("\t\tmaster_key " + newMasterKey()), want: []string{"warder.master_key", "{env.WARDER_MASTER_KEY}"}},
+	{name: "previous master key empty", spoil: options("\t\tmaster_key {file.master.key}\n\t\tprevious_master_key \"\""), want: []string{"Caddyfile:10", "previous_master_key"}},
+	{name: "master key is not that of the key file", spoil: masterKey(newMasterKey()), want: []string{"warder.store", database, "master key"}},
 
 	{name: "database truncated", spoil: func(s *site) { _ = os.Truncate(s.path(database), 5000) }, want: []string{database, "corrupt"}},
 	{name: "database short", spoil: func(s *site) { _ = os.Truncate(s.path(database), 50) }, want: []string{database, "corrupt"}},
