@@ -43,7 +43,7 @@ func changedAliases(b *bench) {
 		_ = r.Rotate(secret(byte(r.Current.Generation)), time.Hour, start)
 	})
 	regenerate := func(name string) func() {
-		return update(func(r *keystore.Record) { _ = r.Regenerate(access(name), secret(9), 0, start) })
+		return update(func(r *keystore.Record) { _ = r.Regenerate(access(name), secret(9), 0) })
 	}
 	expect("create", func() { b.put(key("a")) }, access("a"))
 	expect("update", update(func(r *keystore.Record) { r.Blocked = true }))

@@ -29,7 +29,7 @@ func lookup(t *testing.T, h Harness) {
 	}
 
 	regenerated := b.update("key_first", func(r *keystore.Record) {
-		_ = r.Regenerate(access("second"), secret(2), 0, start)
+		_ = r.Regenerate(access("second"), secret(2), 0)
 	})
 	b.found("key_first", regenerated)
 	b.found(keystore.LookupID(access("first")), regenerated)
