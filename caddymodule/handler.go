@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -302,10 +301,10 @@ func (h *Handler) admit(r *http.Request, p keystore.Principal, earlier *keystore
 		return r
 	}
 	h.gate.passed(p.Kind)
-	principal := &p
-	h.name(r, principal)
-	providePlaceholders(r, userPlaceholders, principal)
-	return r.WithContext(context.WithValue(r.Context(), principalKey{}, principal))
+	admitted := &admission{r.Context(), p}
+	h.name(r, &admitted.principal)
+	providePlaceholders(r, userPlaceholders, &admitted.principal)
+	return r.WithContext(admitted)
 }
 
 // name tells the API behind who calls.

@@ -144,9 +144,23 @@ func foldedPrefix(name, prefix string) bool {
 	return true
 }
 
-// principalKey is where the first warder of a chain leaves the principal for
-// the next: in the context, which no client and no template can write.
+// admission is the context in which an admitted request goes on. There the
+// first warder of a chain leaves the principal for the next: no client and no
+// template can write it.
+type admission struct {
+	context.Context
+	principal keystore.Principal
+}
+
 type principalKey struct{}
+
+// Value implements context.Context.
+func (a *admission) Value(key any) any {
+	if _, ok := key.(principalKey); ok {
+		return &a.principal
+	}
+	return a.Context.Value(key)
+}
 
 func principalOf(ctx context.Context) *keystore.Principal {
 	p, _ := ctx.Value(principalKey{}).(*keystore.Principal)

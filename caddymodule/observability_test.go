@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"runtime"
 	"slices"
@@ -131,12 +132,14 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// prepared is a request as Caddy hands it to its handlers.
+// prepared is a request as Caddy hands it to its handlers: the one that the
+// README has curl send.
 func prepared(header string, path string) *http.Request {
-	r := httptest.NewRequest(http.MethodGet, path, nil)
 	name, value, _ := strings.Cut(header, ": ")
-	r.Header = http.Header{
-		"Accept": {"*/*"}, "User-Agent": {"curl/8.5.0"}, name: {value},
+	r := &http.Request{
+		Method: http.MethodGet, URL: &url.URL{Path: path}, RequestURI: path, Host: "localhost:8080",
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: "127.0.0.1:50000", Body: http.NoBody,
+		Header: http.Header{"Accept": {"*/*"}, "User-Agent": {"curl/8.5.0"}, name: {value}},
 	}
 	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, nil)
 }
