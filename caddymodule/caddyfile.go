@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -51,46 +52,16 @@ func parseApp(d *caddyfile.Dispenser, earlier any) (any, error) {
 
 // UnmarshalCaddyfile reads the block of the global option; see parseApp.
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // warder
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	seen := make(options)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if err := seen.once(d); err != nil {
-			return err
-		}
-		if err := a.unmarshalOption(d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (a *App) unmarshalOption(d *caddyfile.Dispenser) error {
-	switch d.Val() {
-	case "store":
-		return a.unmarshalStore(d)
-	case "issuer":
-		a.Issuer = new(Issuer)
-		return a.Issuer.unmarshal(d)
-	case "master_key":
-		a.MasterKey = new(string)
-		return oneArg(d, a.MasterKey)
-	case "previous_master_key":
-		a.PreviousMasterKey = new(string)
-		return oneArg(d, a.PreviousMasterKey)
-	case "prefix":
-		return oneArg(d, &a.Prefix)
-	case "grace_period":
-		return durationArg(d, &a.GracePeriod)
-	case "cache_size":
-		return countArg(d, &a.CacheSize)
-	case "admin_api":
-		return oneArg(d, &a.AdminAPI)
-	default:
-		return d.Errf("unknown warder option: %s", d.Val())
-	}
+	return directive(d, "warder", options{
+		"store":               func() error { return a.unmarshalStore(d) },
+		"issuer":              func() error { a.Issuer = new(Issuer); return a.Issuer.unmarshal(d) },
+		"master_key":          func() error { a.MasterKey = new(string); return oneArg(d, a.MasterKey) },
+		"previous_master_key": func() error { a.PreviousMasterKey = new(string); return oneArg(d, a.PreviousMasterKey) },
+		"prefix":              func() error { return oneArg(d, &a.Prefix) },
+		"grace_period":        func() error { return durationArg(d, &a.GracePeriod) },
+		"cache_size":          func() error { return countArg(d, &a.CacheSize) },
+		"admin_api":           func() error { return oneArg(d, &a.AdminAPI) },
+	})
 }
 
 func (a *App) unmarshalStore(d *caddyfile.Dispenser) error {
@@ -114,27 +85,11 @@ func (i *Issuer) unmarshal(d *caddyfile.Dispenser) error {
 	if err := oneArg(d, &i.URL); err != nil {
 		return err
 	}
-	seen := make(options)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if err := seen.once(d); err != nil {
-			return err
-		}
-		var err error
-		switch d.Val() {
-		case "token_ttl":
-			err = durationArg(d, &i.TokenTTL)
-		case "audience":
-			err = oneArg(d, &i.Audience)
-		case "algorithm":
-			err = oneArg(d, &i.Algorithm)
-		default:
-			err = d.Errf("unknown issuer option: %s", d.Val())
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return block(d, "issuer", options{
+		"token_ttl": func() error { return durationArg(d, &i.TokenTTL) },
+		"audience":  func() error { return oneArg(d, &i.Audience) },
+		"algorithm": func() error { return oneArg(d, &i.Algorithm) },
+	})
 }
 
 // parseHandler reads the directive; see Handler.UnmarshalCaddyfile.
@@ -159,49 +114,18 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    realm           <text>
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // warder
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	seen := make(options)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if option := d.Val(); option != "public" && option != "require" { // these add up
-			if err := seen.once(d); err != nil {
-				return err
-			}
-		}
-		if err := h.unmarshalOption(d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) error {
-	switch d.Val() {
-	case "public":
-		return moreArgs(d, &h.Public)
-	case "require":
-		return h.unmarshalRequire(d)
-	case "credential":
-		return h.unmarshalCredential(d)
-	case "preflight":
-		return oneArg(d, &h.Preflight)
-	case "identity_prefix":
-		return oneArg(d, &h.IdentityPrefix)
-	case "realm":
-		return oneArg(d, &h.Realm)
-	case "optional":
-		return flag(d, &h.Optional)
-	case "shadow":
-		return flag(d, &h.Shadow)
-	case "forward_credential":
-		return flag(d, &h.ForwardCredential)
-	case "allow_encoded_slash":
-		return flag(d, &h.AllowEncodedSlash)
-	default:
-		return d.Errf("unknown warder option: %s", d.Val())
-	}
+	return directive(d, "warder", options{
+		"public":              func() error { return moreArgs(d, &h.Public) },
+		"require":             func() error { return h.unmarshalRequire(d) },
+		"optional":            func() error { return flag(d, &h.Optional) },
+		"shadow":              func() error { return flag(d, &h.Shadow) },
+		"preflight":           func() error { return oneArg(d, &h.Preflight) },
+		"credential":          func() error { return h.unmarshalCredential(d) },
+		"forward_credential":  func() error { return flag(d, &h.ForwardCredential) },
+		"allow_encoded_slash": func() error { return flag(d, &h.AllowEncodedSlash) },
+		"identity_prefix":     func() error { return oneArg(d, &h.IdentityPrefix) },
+		"realm":               func() error { return oneArg(d, &h.Realm) },
+	}, "public", "require")
 }
 
 func (h *Handler) unmarshalRequire(d *caddyfile.Dispenser) error {
@@ -240,34 +164,41 @@ func parseIssuerHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, er
 //	    path_prefix <path>
 //	}
 func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // warder_issuer
+	return directive(d, "warder_issuer", options{
+		"path_prefix": func() error { return oneArg(d, &h.PathPrefix) },
+	})
+}
+
+// options are those that a block understands, and how each reads its arguments.
+type options map[string]func() error
+
+// directive reads a name without arguments, and the block behind it.
+func directive(d *caddyfile.Dispenser, name string, known options, repeatable ...string) error {
+	d.Next() // the name
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	seen := make(options)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if err := seen.once(d); err != nil {
-			return err
-		}
-		if d.Val() != "path_prefix" {
-			return d.Errf("unknown warder_issuer option: %s", d.Val())
-		}
-		if err := oneArg(d, &h.PathPrefix); err != nil {
-			return err
-		}
-	}
-	return nil
+	return block(d, name, known, repeatable...)
 }
 
-// options are those a block has named so far.
-type options map[string]struct{}
-
-// once refuses an option that stands twice: the second would silently win.
-func (o options) once(d *caddyfile.Dispenser) error {
-	if _, twice := o[d.Val()]; twice {
-		return d.Errf("option %s stands twice", d.Val())
+// block reads the options of a block. One that stands twice is refused, for
+// the second would silently win, unless it is repeatable and adds up.
+func block(d *caddyfile.Dispenser, name string, known options, repeatable ...string) error {
+	seen := make(map[string]bool)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		option := d.Val()
+		read, ok := known[option]
+		switch {
+		case !ok:
+			return d.Errf("unknown %s option: %s", name, option)
+		case seen[option] && !slices.Contains(repeatable, option):
+			return d.Errf("option %s stands twice", option)
+		}
+		seen[option] = true
+		if err := read(); err != nil {
+			return err
+		}
 	}
-	o[d.Val()] = struct{}{}
 	return nil
 }
 
