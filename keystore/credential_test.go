@@ -232,6 +232,7 @@ func TestParseAuthorization(t *testing.T) {
 		"another prefix":         {"Token x" + apiKey[1:], Presented{}, ErrInvalid},
 		"bad checksum":           {"Token " + apiKey[:len(apiKey)-6] + "000000", Presented{}, ErrInvalid},
 		"exactly too long":       {"Bearer a.b." + strings.Repeat("c", MaximumCredential), Presented{}, ErrInvalid},
+		"a byte too long":        {"Bearer a.b." + strings.Repeat("c", MaximumCredential-10), Presented{}, ErrInvalid},
 		"as long as may be":      {"Bearer a.b." + strings.Repeat("c", MaximumCredential-11), Presented{Kind: CredentialAccessToken, Token: "a.b." + strings.Repeat("c", MaximumCredential-11)}, nil},
 		"a megabyte of nonsense": {"Basic " + strings.Repeat("=", 1<<20), Presented{}, ErrInvalid},
 

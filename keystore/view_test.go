@@ -620,6 +620,28 @@ func TestNoCrossTalk(t *testing.T) {
 	}
 }
 
+// TestWrongSecretLearnsNothing: whatever the key's state, who cannot prove it
+// is told no more than of a key that never was.
+func TestWrongSecretLearnsNothing(t *testing.T) {
+	n := newNode(t, 16, 0)
+	for name, change := range map[string]func(*Record){
+		"blocked":     func(r *Record) { r.Blocked = true },
+		"deactivated": func(r *Record) { r.Deactivated = true },
+		"expired":     func(r *Record) { r.Expires = 1 },
+		"active":      func(*Record) {},
+	} {
+		rec, _ := n.newKey("")
+		change(&rec)
+		n.store.put(t, &rec)
+		n.catchUp(t)
+		for _, warm := range []bool{false, true} {
+			if p, err := n.authenticate(&rec, n.credentials.NewSecretKey(), time.Now()); err != ErrInvalid || p.Record != nil {
+				t.Errorf("%s, warm = %t: %+v, %v", name, warm, p.Record, err)
+			}
+		}
+	}
+}
+
 // TestMadeUpKeysCostNothing: no look-up, no memory, whatever their number.
 func TestMadeUpKeysCostNothing(t *testing.T) {
 	n := newNode(t, 16, 0)
