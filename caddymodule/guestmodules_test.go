@@ -62,6 +62,7 @@ var trouble atomic.Pointer[troubles]
 
 type troubles struct {
 	lookup func(context.Context) error // before each look-up
+	looked func()                      // between each look-up and its answer
 	feed   error                       // instead of each reading of the log
 }
 
@@ -78,7 +79,11 @@ func (f frail) Lookup(ctx context.Context, id keystore.LookupID) (keystore.Recor
 			return keystore.Record{}, 0, err
 		}
 	}
-	return f.Store.Lookup(ctx, id)
+	rec, at, err := f.Store.Lookup(ctx, id)
+	if t := trouble.Load(); t != nil && t.looked != nil {
+		t.looked()
+	}
+	return rec, at, err
 }
 
 func (f frail) Changes(ctx context.Context, after keystore.Position, limit int) (keystore.Batch, error) {

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"net/http"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
@@ -71,6 +72,36 @@ func TestRevocation(t *testing.T) {
 	}
 	if testing.Verbose() {
 		t.Logf("%s look-ups altogether", strconv.FormatUint(w.lookups(), 10))
+	}
+}
+
+// A look-up that read the key before the operation, and answers after it, does
+// not put the revoked key back.
+func TestRevocationDuringLookup(t *testing.T) {
+	w := start(t, frailConfig("require scope hello:read"))
+	for _, operation := range revocations {
+		c := w.create(fields{"scopes": []string{"hello:read"}})
+		read, answer := make(chan struct{}), make(chan struct{})
+		once := sync.OnceFunc(func() { close(read); <-answer })
+		end := (&troubles{looked: once}).set()
+		early := make(chan response)
+		go func() {
+			r, err := w.try(http.MethodGet, "http://"+w.gate+"/", "", c.token())
+			if err != nil {
+				t.Errorf("%s: the early request: %v", operation.name, err)
+			}
+			early <- r
+		}()
+		<-read
+		operation.do(w, c)
+		close(answer)
+		<-early // begun before the operation: either verdict is right
+		end()
+		for range 3 {
+			if r := w.get("/", c.token()); r.StatusCode < 400 || r.StatusCode >= 500 {
+				t.Errorf("%s: begun after the answer, and yet %d", operation.name, r.StatusCode)
+			}
+		}
 	}
 }
 
