@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -44,8 +45,9 @@ type Authenticator struct {
 // Authenticate returns the principal that p proves at now. On ErrBlocked,
 // ErrExpired, ErrDeactivated and ErrSuperseded the caller has proved that the
 // credential is its own and the principal is who it would have been; on every
-// other error the principal is nobody. ErrStale and
-// ErrUnavailable are no denial. For a key in the view it does not allocate.
+// other error the principal is nobody. ErrMalformed is for a token that no
+// token could be. ErrStale and ErrUnavailable are no denial. For a key in the
+// view it does not allocate.
 func (a *Authenticator) Authenticate(ctx context.Context, p Presented, now time.Time) (Principal, error) {
 	switch p.Kind {
 	case CredentialKey:
@@ -85,6 +87,9 @@ func (a *Authenticator) authenticateToken(ctx context.Context, p Presented, now 
 		return Principal{}, err // the signing keys, too, are only as fresh as the lease
 	}
 	claims, err := a.Tokens.Verify(p.Token, now)
+	if errors.Is(err, ErrInvalid) && !isOneCredential(p.Token) {
+		return Principal{}, ErrMalformed
+	}
 	if err != nil {
 		return Principal{}, err
 	}

@@ -270,7 +270,7 @@ func TestParseAuthorization(t *testing.T) {
 		"Basic, lenient tail":     {"Basic " + lenientTail(pair), Presented{}, ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := ParseAuthorization("wdr", c.value)
+			got, err := readAuthorization(c.value)
 			if got != c.want || err != c.err {
 				t.Errorf("ParseAuthorization(%q) = %#v, %v; want %#v, %v", c.value[:min(90, len(c.value))], got, err, c.want, c.err)
 			}
