@@ -41,6 +41,10 @@ CGO_ENABLED=0 go vet ./...
 step "test"
 CGO_ENABLED=1 go test -race -timeout 15m ./...
 
+# The race detector is too slow for the whole million of made-up keys.
+step "flood"
+CGO_ENABLED=0 go test -count=1 -run '^TestFlood' ./caddymodule
+
 step "fuzz, ${FUZZTIME:=5s} each"
 ./fuzz.sh "$FUZZTIME"
 
