@@ -121,6 +121,7 @@ func base62Bytes(raw []byte, width int) string {
 // It is safe for concurrent use.
 type Credentials struct {
 	accessKeyMAC func() hash.Hash // holds its key as StoreSecret holds its root
+	foreignMAC   func() hash.Hash // likewise
 	peppers      sync.Pool        // of *peppered
 }
 
@@ -131,9 +132,10 @@ type peppered struct {
 
 // NewCredentials derives what it needs from the store secret.
 func NewCredentials(s StoreSecret) *Credentials {
-	pepper, accessKeyMAC := s.Derive(purposePepper), s.Derive(purposeAccessKey)
+	pepper, accessKeyMAC, foreign := s.Derive(purposePepper), s.Derive(purposeAccessKey), s.Derive(purposeImported)
 	return &Credentials{
 		accessKeyMAC: func() hash.Hash { return hmac.New(sha256.New, accessKeyMAC) },
+		foreignMAC:   func() hash.Hash { return hmac.New(sha256.New, foreign) },
 		peppers:      sync.Pool{New: func() any { return &peppered{mac: hmac.New(sha256.New, pepper)} }},
 	}
 }

@@ -30,6 +30,12 @@ var (
 	ErrScope = errors.New("scope is missing")
 	// ErrKeyType: the credential is good but its key is of another type.
 	ErrKeyType = errors.New("key type is not allowed")
+	// ErrNetwork: the key may not be used from where the request comes.
+	ErrNetwork = errors.New("network is not allowed")
+	// ErrPermission: no permission of the key allows this method and path.
+	ErrPermission = errors.New("permission is missing")
+	// ErrLimited: the key is used more often than it may. See LimitedError.
+	ErrLimited = errors.New("limit is exceeded")
 )
 
 // Why an answer cannot be given at all. None of these is a denial.
@@ -52,6 +58,11 @@ var (
 	ErrNameTaken            = errors.New("name is taken")
 	ErrNeverExpires         = errors.New("key never expires")
 	ErrForbidden            = errors.New("caller may not do this")
+	ErrOrganizationInUse    = errors.New("organization has keys")
+	ErrLastKey              = errors.New("key is the last standard one of its organization")
+	ErrNoGracePeriod        = errors.New("key has no previous secret")
+	ErrPermissionNotFound   = errors.New("permission not found")
+	ErrPermissionInUse      = errors.New("permission is in use")
 	// ErrStaleEdit: the record changed since the revision the caller edits.
 	ErrStaleEdit = errors.New("revision does not match")
 	// Idempotency-Key: the same key with another body, with a call that is
@@ -88,6 +99,20 @@ func (e *ReplaySecretGoneError) Error() string {
 
 // Unwrap makes errors.Is(err, ErrReplaySecretGone) true.
 func (e *ReplaySecretGoneError) Unwrap() error { return ErrReplaySecretGone }
+
+// PermissionInUseError carries the keys, or the first of them, that refer to
+// the permission. It is an ErrPermissionInUse.
+type PermissionInUseError struct {
+	Keys          []KeyID
+	Organizations []string // that allow it
+}
+
+func (e *PermissionInUseError) Error() string {
+	return fmt.Sprintf("%v by %d keys and %d organizations", ErrPermissionInUse, len(e.Keys), len(e.Organizations))
+}
+
+// Unwrap makes errors.Is(err, ErrPermissionInUse) true.
+func (e *PermissionInUseError) Unwrap() error { return ErrPermissionInUse }
 
 // unavailable marks err as a failure of the store, whatever the driver made
 // of it: a time-out is not a denial.

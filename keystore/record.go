@@ -128,7 +128,9 @@ func ParseState(s string) (State, error) {
 	return StateUnknown, fmt.Errorf("unknown key state %q", s)
 }
 
-// Pair is what is kept of an access/secret key pair. The zero Pair is none.
+// Pair is what is kept of an access/secret key pair, or of an imported
+// credential, which has a name of the store's own instead of an access key:
+// see Imported. The zero Pair is none.
 type Pair struct {
 	Generation Generation
 	AccessKey  AccessKey
@@ -154,8 +156,11 @@ type Record struct {
 	Deactivated bool // the owner's switch
 	Blocked     bool // the administrator's switch
 
-	Scopes   Scopes
-	Metadata string // a JSON object, compact; empty: none
+	Scopes      Scopes
+	Permissions PermissionSet // empty: whatever the organization allows
+	Networks    Networks      // from where it may be used; empty: from everywhere
+	Limit       Limit         // zero: the organization's default
+	Metadata    string        // a JSON object, compact; empty: none
 
 	Revision Revision // of the last change
 }
@@ -294,7 +299,7 @@ func ChangedAliases(before, after *Record) []LookupID {
 func (r Record) compact() Record {
 	fields := [...]*string{
 		(*string)(&r.ID), &r.Organization, &r.Name, (*string)(&r.Current.AccessKey),
-		(*string)(&r.Previous.AccessKey), (*string)(&r.Scopes), &r.Metadata,
+		(*string)(&r.Previous.AccessKey), (*string)(&r.Scopes), (*string)(&r.Permissions), (*string)(&r.Networks), &r.Metadata,
 	}
 	var b strings.Builder
 	for _, f := range fields {
@@ -312,12 +317,20 @@ func (r Record) compact() Record {
 type Organization struct {
 	Slug          string
 	Number        Number
-	DefaultExpiry Days     // of new keys; zero: never
-	MaximumExpiry Days     // zero: no maximum
-	AllowedScopes []string // nil: every scope but warder:*
-	Metadata      string   // a JSON object; the key's is laid over it
-	Created       Instant
-	Revision      Revision
+	DefaultExpiry Days          // of new keys; zero: never
+	MaximumExpiry Days          // zero: no maximum
+	Grace         time.Duration // after a rotation, whole seconds; zero: as the configuration says
+	Limit         Limit         // of keys without one of their own; zero: none
+	AllowedScopes []string      // nil: every scope but warder:*
+
+	// AllowedPermissions are the ids of those that its keys may refer to. With
+	// nil, keys may refer to any, and one that refers to none may do
+	// everything; else one that refers to none has all of these.
+	AllowedPermissions []string
+
+	Metadata string // a JSON object; the key's is laid over it
+	Created  Instant
+	Revision Revision
 }
 
 // DefaultOrganization always exists.

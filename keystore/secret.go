@@ -131,6 +131,7 @@ func newStoreSecret(root *[32]byte) StoreSecret {
 const (
 	purposePepper      = "warder pepper v1"
 	purposeAccessKey   = "warder access key mac v1"
+	purposeImported    = "warder imported credential v1"
 	purposeIdempotency = "warder idempotency v1"
 	purposeCheck       = "warder check value v1"
 )

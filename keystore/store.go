@@ -18,6 +18,8 @@ type Store interface {
 	Feed
 	Transactor
 	Snapshotter
+	AuditLog
+	UsageLog
 	Close() error
 }
 
@@ -28,19 +30,29 @@ type Records interface {
 	Lookup(ctx context.Context, id LookupID) (Record, Revision, error)
 	// List returns keys in the order of their numbers.
 	List(ctx context.Context, q Query) (Page, error)
+	// Count returns how many keys q selects, its place and limit aside.
+	Count(ctx context.Context, q Query) (int, error)
 }
 
 // Query selects keys. Zero fields do not restrict.
 type Query struct {
 	Organization string
+	Name         string
 	Type         Type
 	State        State
 	Now          time.Time // at which State is derived
-	After        Number    // exclusive
-	Limit        int       // at least 1
+	Permission   string    // the id of one that the key refers to
+	Imported     bool      // only keys that an imported credential finds
+
+	// The page: the first Limit (at least 1) keys after After, or, with
+	// Before and no After, the last ones before it. Both are exclusive.
+	After  Number
+	Before Number
+	Limit  int
 }
 
-// Page is a part of a list. More says that keys beyond the last one match.
+// Page is a part of a list. More says that keys beyond the last one match; of
+// a page before another, that keys before the first one do.
 type Page struct {
 	Records []Record
 	More    bool
@@ -76,6 +88,8 @@ const (
 	KindKey          Kind = "key"
 	KindOrganization Kind = "organization"
 	KindSigningRing  Kind = "signing_ring"
+	KindPermission   Kind = "permission"
+	KindSettings     Kind = "settings"
 )
 
 // Change is one row of the log.
@@ -125,9 +139,11 @@ type Transactor interface {
 // Tx is an open write transaction; it reads its own writes.
 type Tx interface {
 	KeyTx
+	ListTx
 	OrganizationTx
 	DocumentTx
 	ReplyTx
+	AuditTx
 }
 
 // KeyTx reads and writes keys.
@@ -143,6 +159,14 @@ type KeyTx interface {
 	DeleteKey(id KeyID) error
 }
 
+// ListTx finds keys as the transaction sees them.
+type ListTx interface {
+	// Keys is Records.List.
+	Keys(q Query) (Page, error)
+	// KeyFoundBy returns the record that id names, or the zero Record.
+	KeyFoundBy(id LookupID) (Record, error)
+}
+
 // OrganizationTx reads and writes organizations.
 type OrganizationTx interface {
 	// Organization returns the organization; ErrOrganizationNotFound.
@@ -151,14 +175,21 @@ type OrganizationTx interface {
 	// one, and sets its Revision. One equal to the stored one is not written.
 	// ErrOrganizationExists on insertion.
 	PutOrganization(o *Organization) error
+	// DeleteOrganization removes one that owns no key any more;
+	// ErrOrganizationNotFound, ErrOrganizationInUse.
+	DeleteOrganization(slug string) error
 }
 
 // DocumentTx reads and writes documents.
 type DocumentTx interface {
 	// Document returns the document, or a Document of Revision zero.
 	Document(kind Kind, name string) (Document, error)
+	// Documents returns all of a kind, in the order of their names.
+	Documents(kind Kind) ([]Document, error)
 	// PutDocument inserts or replaces it and sets its Revision.
 	PutDocument(d *Document) error
+	// DeleteDocument removes it; one that is not there is left so.
+	DeleteDocument(kind Kind, name string) error
 }
 
 // ReplyTx keeps the answers to idempotent calls. They are no part of the log.
@@ -169,6 +200,30 @@ type ReplyTx interface {
 	// sealed answers older than ReplaySecretLife, and whole replies older than
 	// ReplayLife.
 	PutReply(r Reply) error
+}
+
+// AuditTx writes the audit log, which is no part of the log of changes and
+// which nothing ever changes or removes.
+type AuditTx interface {
+	// AppendAudit adds an entry and sets its Number.
+	AppendAudit(e *AuditEntry) error
+}
+
+// AuditLog reads the audit log.
+type AuditLog interface {
+	// Audit returns entries, the latest first.
+	Audit(ctx context.Context, q AuditQuery) (AuditPage, error)
+}
+
+// UsageLog keeps how often keys were used. It is no part of the log of
+// changes, and no answer to a request waits for it.
+type UsageLog interface {
+	// AddUsage adds counts and moves last uses forward, whole or not at all.
+	AddUsage(ctx context.Context, batch UsageBatch) error
+	// Usage returns sums; see UsageQuery.
+	Usage(ctx context.Context, q UsageQuery) ([]UsageRow, error)
+	// LastUsed returns when each generation of the keys was last used.
+	LastUsed(ctx context.Context, keys []KeyID) ([]LastUse, error)
 }
 
 // ReplyID is a digest over caller, route and Idempotency-Key.
