@@ -146,6 +146,11 @@ func (t *auditedTx) DeleteDocument(kind Kind, name string) error {
 func (t *auditedTx) append(kind Kind, object, organization string, revision Revision, before, after auditFields) error {
 	e := t.by.Entry(kind, object, t.now)
 	e.Organization, e.Revision = organization, revision
+	for _, f := range []auditFields{before, after} {
+		if of, ok := f["organization"].(string); ok && organization == "" {
+			e.Organization = of // of a document that belongs to one
+		}
+	}
 	var err error
 	if e.Before, e.After, err = difference(before, after); err != nil {
 		return fmt.Errorf("describing a change of %s %s: %w", kind, object, err)

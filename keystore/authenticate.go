@@ -11,6 +11,7 @@ import (
 // zero Principal is nobody.
 type Principal struct {
 	Record     *Record // shared: not to be changed
+	Meter      *Meter  // of the key, on this node
 	Generation Generation
 	Kind       CredentialKind
 	Scopes     Scopes // of the key, or narrowed by the access token
@@ -79,7 +80,7 @@ func (a *Authenticator) authenticateKey(ctx context.Context, p Presented, now ti
 	if gen == 0 {
 		return Principal{}, ErrInvalid
 	}
-	return admitted(Principal{rec, gen, CredentialKey, rec.Scopes}, now)
+	return admitted(Principal{rec, nil, gen, CredentialKey, rec.Scopes}, now)
 }
 
 func (a *Authenticator) authenticateToken(ctx context.Context, p Presented, now time.Time) (Principal, error) {
@@ -99,7 +100,7 @@ func (a *Authenticator) authenticateToken(ctx context.Context, p Presented, now 
 	}
 	// The key may have lost scopes since the token was minted.
 	scopes := claims.Scopes.Intersect(rec.Scopes)
-	return admitted(Principal{rec, claims.Generation, CredentialAccessToken, scopes}, now)
+	return admitted(Principal{rec, nil, claims.Generation, CredentialAccessToken, scopes}, now)
 }
 
 // admitted returns p with the verdict on it; ErrInvalid leaves nobody.

@@ -5,6 +5,7 @@ import "strings"
 // Caller is who asks for a management operation. The zero Caller may nothing.
 type Caller struct {
 	Actor        string // key id, or "local"
+	From         string // the address it calls from; empty: this machine
 	Organization string
 	Scopes       Scopes
 }
@@ -49,6 +50,27 @@ func (c Caller) extends(r *Record) error {
 		return ErrForbidden
 	}
 	return nil
+}
+
+// within returns the organization as far as it restricts the caller: an
+// administrator may go beyond the maximum expiry.
+func (c Caller) within(org *Organization) *Organization {
+	if !c.Administers() {
+		return org
+	}
+	free := *org
+	if free.DefaultExpiry == 0 {
+		free.DefaultExpiry = org.MaximumExpiry // still what a key gets without being asked
+	}
+	free.MaximumExpiry = 0
+	return &free
+}
+
+func (c Caller) home() string {
+	if c.Organization != "" {
+		return c.Organization
+	}
+	return DefaultOrganization
 }
 
 // grant returns the set of scopes that the caller gives to a key of org:

@@ -1,7 +1,9 @@
 package keystore
 
 import (
+	"cmp"
 	"maps"
+	"slices"
 	"sync/atomic"
 )
 
@@ -17,6 +19,16 @@ func (d *Directory) Organization(slug string) *Organization {
 		return (*m)[slug]
 	}
 	return nil
+}
+
+// Organizations returns all of them in the order of their numbers. Not to be
+// changed.
+func (d *Directory) Organizations() []*Organization {
+	m := d.bySlug.Load()
+	if m == nil {
+		return nil
+	}
+	return slices.SortedFunc(maps.Values(*m), func(x, y *Organization) int { return cmp.Compare(x.Number, y.Number) })
 }
 
 // Reset implements Applier.

@@ -59,8 +59,10 @@ var (
 	ErrNeverExpires         = errors.New("key never expires")
 	ErrForbidden            = errors.New("caller may not do this")
 	ErrOrganizationInUse    = errors.New("organization has keys")
+	ErrDefaultOrganization  = errors.New("the default organization always exists")
 	ErrLastKey              = errors.New("key is the last standard one of its organization")
 	ErrNoGracePeriod        = errors.New("key has no previous secret")
+	ErrCredentialTaken      = errors.New("credential belongs to another key")
 	ErrPermissionNotFound   = errors.New("permission not found")
 	ErrPermissionInUse      = errors.New("permission is in use")
 	// ErrStaleEdit: the record changed since the revision the caller edits.
@@ -71,6 +73,13 @@ var (
 	ErrReplayRunning    = errors.New("request with this idempotency key is still running")
 	ErrReplaySecretGone = errors.New("answer with the secret is no longer kept")
 )
+
+// managementRefusals are the refusals that the audit log keeps.
+var managementRefusals = []error{
+	ErrKeyNotFound, ErrOrganizationNotFound, ErrOrganizationExists, ErrNameTaken, ErrNeverExpires, ErrForbidden,
+	ErrOrganizationInUse, ErrDefaultOrganization, ErrLastKey, ErrNoGracePeriod, ErrPermissionNotFound, ErrPermissionInUse,
+	ErrCredentialTaken, ErrStaleEdit, ErrReplayMismatch, ErrReplaySecretGone, ErrBlocked, ErrExpired,
+}
 
 // Why a store does not open. Each is fatal at start.
 var (
@@ -99,6 +108,18 @@ func (e *ReplaySecretGoneError) Error() string {
 
 // Unwrap makes errors.Is(err, ErrReplaySecretGone) true.
 func (e *ReplaySecretGoneError) Unwrap() error { return ErrReplaySecretGone }
+
+// ItemError says which of several things a refusal is about. It is the error
+// that it holds.
+type ItemError struct {
+	Pointer string
+	Err     error
+}
+
+func (e *ItemError) Error() string { return e.Pointer + ": " + e.Err.Error() }
+
+// Unwrap makes errors.Is see the refusal.
+func (e *ItemError) Unwrap() error { return e.Err }
 
 // PermissionInUseError carries the keys, or the first of them, that refer to
 // the permission. It is an ErrPermissionInUse.

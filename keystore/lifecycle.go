@@ -15,6 +15,9 @@ import (
 // DefaultGrace is how long a rotated-out secret passes unless told otherwise.
 const DefaultGrace = 6 * time.Hour
 
+// MaximumGrace bounds the grace period that an organization may ask for.
+const MaximumGrace = 365 * 24 * time.Hour
+
 // TrialLife is how long a trial key lives.
 const TrialLife Days = 14
 
@@ -24,6 +27,16 @@ const TrialLife Days = 14
 // rotating again ends an older grace period. Refused with ErrBlocked or
 // ErrExpired.
 func (r *Record) Rotate(digest Digest, grace time.Duration, now time.Time) error {
+	return r.rotate(Pair{AccessKey: r.Current.AccessKey, Digest: digest}, grace, now)
+}
+
+// RotateImported replaces an imported credential by a pair of ours, as Rotate
+// replaces a secret.
+func (r *Record) RotateImported(access AccessKey, digest Digest, grace time.Duration, now time.Time) error {
+	return r.rotate(Pair{AccessKey: access, Digest: digest}, grace, now)
+}
+
+func (r *Record) rotate(next Pair, grace time.Duration, now time.Time) error {
 	switch r.State(now) {
 	case StateBlocked:
 		return ErrBlocked
@@ -37,7 +50,27 @@ func (r *Record) Rotate(digest Digest, grace time.Duration, now time.Time) error
 			end = min(end, r.Expires)
 		}
 	}
-	r.succeed(Pair{AccessKey: r.Current.AccessKey, Digest: digest}, end)
+	r.succeed(next, end)
+	return nil
+}
+
+// MoveGraceEnd moves until when the replaced secret passes: later, earlier, or
+// to an end at once, if end is now or before; never past the key's expiry. One
+// that has ended can so be revived. Refused with ErrNoGracePeriod if no secret
+// was replaced, or a regeneration has ended all older ones for good.
+func (r *Record) MoveGraceEnd(end Instant, now time.Time) error {
+	switch {
+	case r.Previous.Generation == 0 || r.Previous.AccessKey != r.Current.AccessKey && !r.Previous.Imported():
+		return ErrNoGracePeriod
+	case end > MaximumDays.After(now):
+		return &FieldError{"/grace_end", "is more than a hundred years away"}
+	case end.Passed(now):
+		r.GraceEnd = 0 // for good: a time that has passed would not do
+	case r.Expires != 0:
+		r.GraceEnd = min(end, r.Expires)
+	default:
+		r.GraceEnd = end
+	}
 	return nil
 }
 
@@ -147,7 +180,16 @@ func (o *Organization) Validate() error {
 	case o.MaximumExpiry != 0 && o.DefaultExpiry > o.MaximumExpiry:
 		return &FieldError{"/default_expiry_days", "is beyond maximum_expiry_days"}
 	}
+	if o.Grace < 0 || o.Grace > MaximumGrace || o.Grace%time.Second != 0 {
+		return &FieldError{"/grace_seconds", "must be 1 to 31536000, or null for the configuration's"}
+	}
 	if _, err := NewScopes("/allowed_scopes", o.AllowedScopes); err != nil {
+		return err
+	}
+	if len(o.AllowedPermissions) > maxAllowedPermissions {
+		return &FieldError{"/allowed_permissions", "at most 256 permissions"}
+	}
+	if err := o.Limit.Validate(); err != nil {
 		return err
 	}
 	return validateMetadata(o.Metadata, MaximumOrganizationMetadata)
@@ -178,6 +220,9 @@ const maxNameLength = 128
 func (r *Record) Validate() error {
 	if !validName(r.Name) {
 		return &FieldError{"/name", "must be at most 128 bytes of UTF-8 without control characters"}
+	}
+	if err := r.Limit.Validate(); err != nil {
+		return err
 	}
 	return validateMetadata(r.Metadata, MaximumMetadata)
 }

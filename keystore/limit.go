@@ -26,6 +26,7 @@ var limitPeriods = []struct {
 const (
 	maximumLimitRequests = 1_000_000
 	maximumLimitBurst    = 10_000_000
+	maximumLimitRefill   = 366 * 24 * time.Hour
 )
 
 // ParseLimit reads "100/s" or "100/s burst 200"; letters as in s, m, h, d.
@@ -72,6 +73,8 @@ func (l Limit) Validate() error {
 		return &FieldError{"/limit", "must be 1 to 1000000 requests with a burst of 1 to 10000000"}
 	case l.letter() == "":
 		return errLimitForm
+	case time.Duration(l.Burst) > maximumLimitRefill/l.interval():
+		return &FieldError{"/limit", "the burst would take more than a year to come back"}
 	default:
 		return nil
 	}

@@ -39,6 +39,7 @@ const (
 	maxRuleMethods             = 16
 	maxDescription             = 1024
 	maxOrganizationPermissions = 1000
+	maxAllowedPermissions      = 256
 )
 
 const permissionIDPrefix = "perm_"

@@ -1,0 +1,96 @@
+package keystore
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Meter is what one key does on this node: how often it was used since the
+// last flush, when each secret was last used, and its place in its limit. The
+// nil Meter counts nothing and lets nothing through that has a limit.
+//
+// Counting is one atomic addition. Safe for concurrent use.
+type Meter struct {
+	meters       *Meters
+	key          KeyID
+	organization string
+
+	counts [outcomes]atomic.Uint32
+	used   [2]atomic.Uint64 // by the parity of the generation; see use
+	listed atomic.Bool      // among those to be flushed
+
+	// arrival is when, on the clock of sinceStart, the key would have used up
+	// what its limit gives, counted request by request (the generic cell rate
+	// algorithm; ITU-T I.371). One in the past is a limit not used at all.
+	arrival atomic.Int64
+}
+
+// Pass counts a request that goes on, made with a secret of generation gen.
+func (m *Meter) Pass(gen Generation, now time.Time) {
+	if m == nil {
+		return
+	}
+	if last := &m.used[gen&1]; last.Load() != use(gen, now) {
+		last.Store(use(gen, now))
+	}
+	m.Refuse(OutcomeAllowed)
+}
+
+// Refuse counts a request that ended with an outcome.
+func (m *Meter) Refuse(o Outcome) {
+	if m == nil {
+		return
+	}
+	m.counts[o].Add(1)
+	if !m.listed.Load() && m.listed.CompareAndSwap(false, true) {
+		m.meters.list(m)
+	}
+}
+
+// A use is a generation, of which the low bits do, and a second. The two
+// secrets that a key can have are of generations that follow each other.
+const (
+	useSecondBits  = 40
+	useGenerations = 1<<(64-useSecondBits) - 1
+)
+
+func use(gen Generation, now time.Time) uint64 {
+	return uint64(gen)&useGenerations<<useSecondBits | uint64(now.Unix())&(1<<useSecondBits-1)
+}
+
+// Allowance is what a limit still gives.
+type Allowance struct {
+	Limit     Limit
+	Remaining uint32        // requests that would pass now
+	Reset     time.Duration // until the whole burst is there again
+	Retry     time.Duration // until one more request passes; zero: now
+}
+
+// processStart is the zero of the limits' clock, which is monotonic: no step of
+// the wall clock gives or takes requests.
+var processStart = time.Now()
+
+func sinceStart(now time.Time) time.Duration { return now.Sub(processStart) }
+
+// take takes one request from the limit; false if it has none left.
+func (m *Meter) take(l Limit, now time.Time) (Allowance, bool) {
+	if m == nil {
+		return Allowance{Limit: l, Retry: time.Second}, false
+	}
+	interval, at := l.interval(), sinceStart(now)
+	whole := interval * time.Duration(l.Burst)
+	for {
+		old := m.arrival.Load()
+		due := max(time.Duration(old), at) + interval
+		if ahead := due - at; ahead > whole {
+			return Allowance{Limit: l, Reset: ahead - interval, Retry: ahead - whole}, false
+		}
+		if m.arrival.CompareAndSwap(old, int64(due)) {
+			ahead := due - at
+			return Allowance{Limit: l, Remaining: uint32((whole - ahead) / interval), Reset: ahead}, true
+		}
+	}
+}
+
+// spent reports whether some of a limit is used up at now.
+func (m *Meter) spent(now time.Time) bool { return time.Duration(m.arrival.Load()) > sinceStart(now) }

@@ -1,0 +1,95 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// BulkDelete says which keys to delete: the named ones, or all that have
+// expired, of one organization (empty: the caller's, or for an administrator
+// all).
+type BulkDelete struct {
+	IDs          []KeyID
+	Expired      bool
+	Organization string
+	DryRun       bool // nothing is deleted; the answer is the same
+}
+
+// BulkDeleted is what came of it.
+type BulkDeleted struct {
+	Deleted []KeyID
+	Failed  []BulkFailure
+	More    bool // more expired keys are there than one call takes
+}
+
+// BulkFailure is a key that stays, and why.
+type BulkFailure struct {
+	ID  KeyID
+	Err error // one of errors.go
+}
+
+// MaximumBulk is how many keys one call deletes at most.
+const MaximumBulk = 200
+
+// errDryRun ends a transaction that was only to be tried.
+var errDryRun = errors.New("dry run")
+
+// DeleteKeys deletes what can be deleted of what in names, in one transaction,
+// and says of the rest why not.
+func (s *Service) DeleteKeys(ctx context.Context, c Caller, in BulkDelete, now time.Time) (BulkDeleted, error) {
+	if in.Expired == (len(in.IDs) > 0) {
+		return BulkDeleted{}, &FieldError{"/ids", "must be there, or expired, but not both"}
+	}
+	if len(in.IDs) > MaximumBulk {
+		return BulkDeleted{}, &FieldError{"/ids", "at most 200 keys"}
+	}
+	var done BulkDeleted
+	_, err := s.transact(ctx, c.does("keys.bulk_delete", KindKey, ""), func(tx Tx) (err error) {
+		if done, err = deleteKeys(tx, c, in, now); err == nil && in.DryRun {
+			err = errDryRun
+		}
+		return err
+	})
+	if errors.Is(err, errDryRun) {
+		err = nil
+	}
+	return done, err
+}
+
+func deleteKeys(tx Tx, c Caller, in BulkDelete, now time.Time) (done BulkDeleted, err error) {
+	ids := in.IDs
+	if in.Expired {
+		if ids, done.More, err = expired(tx, c, in.Organization, now); err != nil {
+			return BulkDeleted{}, err
+		}
+	}
+	for _, id := range ids {
+		r, err := managed(tx, c, id, 0)
+		if err == nil {
+			err = remove(tx, &r)
+		}
+		_, refused := refusalReason(err)
+		switch {
+		case err == nil:
+			done.Deleted = append(done.Deleted, id)
+		case refused:
+			done.Failed = append(done.Failed, BulkFailure{id, err})
+		default:
+			return BulkDeleted{}, err
+		}
+	}
+	return done, nil
+}
+
+func expired(tx Tx, c Caller, organization string, now time.Time) (ids []KeyID, more bool, err error) {
+	q := Query{Organization: organization, State: StateExpired, Now: now, Limit: MaximumBulk}
+	if q.Organization, err = c.scope(organization); err != nil {
+		return nil, false, err
+	}
+	page, err := tx.Keys(q)
+	for i := range page.Records {
+		ids = append(ids, page.Records[i].ID)
+	}
+	return ids, page.More, err
+}
