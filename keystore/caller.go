@@ -13,6 +13,11 @@ type Caller struct {
 // LocalCaller is whoever reaches the process's own admin endpoint.
 func LocalCaller() Caller { return Caller{Actor: "local", Scopes: ScopeAdmin} }
 
+// Attribution says that the caller does operation, for the audit log.
+func (c Caller) Attribution(operation string) Attribution {
+	return Attribution{Actor: c.Actor, From: c.From, Operation: operation}
+}
+
 // Administers reports whether the caller may do everything, across
 // organizations.
 func (c Caller) Administers() bool { return c.Scopes.Grants(ScopeAdmin) }

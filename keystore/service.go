@@ -111,7 +111,7 @@ func (c Caller) does(operation string, kind Kind, object string) action {
 // transact commits, then waits until this node has applied the commit, even
 // if the caller has gone: what is committed has to take effect.
 func (s *Service) transact(ctx context.Context, a action, fn func(Tx) error) (Revision, error) {
-	by := Attribution{Actor: a.caller.Actor, From: a.caller.From, Operation: a.operation}
+	by := a.caller.Attribution(a.operation)
 	revision, err := s.Store.Transact(ctx, func(tx Tx) error { return fn(Audited(tx, by, time.Now())) })
 	if err != nil {
 		s.Follower.Wake() // it may have been committed all the same: the answer got lost
@@ -139,7 +139,7 @@ func (s *Service) noteRefusal(ctx context.Context, a action, err error) {
 	if !refused {
 		return
 	}
-	by := Attribution{Actor: a.caller.Actor, From: a.caller.From, Operation: a.operation}
+	by := a.caller.Attribution(a.operation)
 	e := by.Entry(a.kind, a.object, time.Now())
 	e.Organization, e.Refused = a.caller.Organization, reason
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)

@@ -16,8 +16,9 @@ type SigningKeys interface {
 
 // Rotation changes that ring. A *tokenissuer.Rotation is one.
 type Rotation interface {
-	Rotate(ctx context.Context, now time.Time) (tokenissuer.Rotated, error)
-	RotateEmergency(ctx context.Context, now time.Time) (tokenissuer.Rotated, error)
+	Rotate(ctx context.Context, by keystore.Attribution, now time.Time) (tokenissuer.Rotated, error)
+	RotateEmergency(ctx context.Context, by keystore.Attribution, now time.Time) (tokenissuer.Rotated, error)
+	SetInterval(ctx context.Context, by keystore.Attribution, days keystore.Days, now time.Time) (keystore.Revision, error)
 }
 
 // SigningRotation is the answer to a rotation.
@@ -50,11 +51,11 @@ func (a *API) rotateSigningKeys(c *call) (answer, error) {
 	if a.Rotation == nil {
 		return answer{}, errNoIssuer
 	}
-	rotate := a.Rotation.Rotate
+	rotate, operation := a.Rotation.Rotate, "signing_keys.rotate"
 	if emergency.value {
-		rotate = a.Rotation.RotateEmergency
+		rotate, operation = a.Rotation.RotateEmergency, "signing_keys.emergency"
 	}
-	done, err := rotate(c.Context(), c.now)
+	done, err := rotate(c.Context(), c.caller.Attribution(operation), c.now)
 	if err != nil {
 		return answer{}, err
 	}

@@ -16,7 +16,7 @@ import (
 func TestJWKS(t *testing.T) {
 	now := time.Now()
 	s := newServer(t, IssuerConfig{}, EndpointsConfig{})
-	if _, err := s.node.rotation.Rotate(context.Background(), now.Add(time.Hour)); err != nil {
+	if _, err := s.node.rotation.Rotate(context.Background(), operator, now.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	get := call{method: http.MethodGet, target: "/.well-known/jwks.json"}
@@ -56,7 +56,7 @@ func TestJWKS(t *testing.T) {
 	if resp, _ := s.do(t, post); resp.StatusCode != 405 || resp.Header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST: %d %v", resp.StatusCode, resp.Header)
 	}
-	if _, err := s.node.rotation.RotateEmergency(context.Background(), now); err != nil {
+	if _, err := s.node.rotation.RotateEmergency(context.Background(), operator, now); err != nil {
 		t.Fatal(err)
 	}
 	again := get

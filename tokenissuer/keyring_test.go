@@ -64,9 +64,9 @@ func TestEnsureTouchesNoRing(t *testing.T) {
 	}
 	n.keyring.secret = keystore.NewStoreSecret()
 	wantError(t, "under another secret", n.rotation.Ensure(ctx, time.Now()), keystore.ErrCorrupt)
-	_, err := n.rotation.Rotate(ctx, time.Now())
+	_, err := n.rotation.Rotate(ctx, operator, time.Now())
 	wantError(t, "rotate under another secret", err, keystore.ErrCorrupt)
-	_, err = n.rotation.RotateEmergency(ctx, time.Now())
+	_, err = n.rotation.RotateEmergency(ctx, operator, time.Now())
 	wantError(t, "emergency under another secret", err, keystore.ErrCorrupt)
 	if is := n.rotation.cfg.Store.(*memoryStore).ringRevision(); is != was {
 		t.Errorf("revision %d became %d", was, is)
@@ -173,7 +173,7 @@ func TestRingInSQLite(t *testing.T) {
 		if _, err := issuer.Verify(token, now); err != nil {
 			t.Errorf("run %d: %v", run, err)
 		}
-		if _, err := rotation.Rotate(ctx, now.Add(time.Duration(run+1)*time.Hour)); err != nil {
+		if _, err := rotation.Rotate(ctx, operator, now.Add(time.Duration(run+1)*time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 		info, err := keyring.Info()

@@ -86,7 +86,7 @@ func TestMemoHitOfADistrustedKey(t *testing.T) {
 	n := newTestNode(t, nodeOptions{})
 	issuer := n.issuer(t, IssuerConfig{})
 	token := remembered(t, issuer, testPrincipal("a"), now)
-	if _, err := n.rotation.RotateEmergency(context.Background(), now); err != nil {
+	if _, err := n.rotation.RotateEmergency(context.Background(), operator, now); err != nil {
 		t.Fatal(err)
 	}
 	if n.keyring.memo.find(token) == nil {
@@ -228,7 +228,7 @@ func TestMemoUnderConcurrency(t *testing.T) {
 	}
 	for range 30 {
 		mu.Lock()
-		if _, err := n.rotation.RotateEmergency(ctx, start); err != nil {
+		if _, err := n.rotation.RotateEmergency(ctx, operator, start); err != nil {
 			t.Error(err)
 		}
 		for _, token := range refill() {

@@ -1,7 +1,9 @@
 package tokenissuer
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -197,4 +199,17 @@ func validInterval(days keystore.Days) error {
 		return &keystore.FieldError{Pointer: "/interval_days", Reason: "must be 21 to 365"}
 	}
 	return nil
+}
+
+// auditText is what the audit log shows of the ring: which key does what.
+func (r *ring) auditText() (string, error) {
+	keys := make(map[string]string, len(r.keys))
+	for i := range r.keys {
+		keys[r.keys[i].kid] = r.keys[i].role.String()
+	}
+	text, err := json.Marshal(map[string]any{"interval_days": r.interval, "keys": keys})
+	if err != nil {
+		return "", fmt.Errorf("describing the signing ring: %w", err)
+	}
+	return string(text), nil
 }

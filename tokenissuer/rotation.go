@@ -106,12 +106,12 @@ func (r *Rotation) Run(ctx context.Context) {
 // Rotate starts the countdown anew and lets the next key sign: at once, or, if
 // it has not been published for as long as others may keep the JWKS, as soon
 // as it has. The answer says when. ErrRotatedTooOften.
-func (r *Rotation) Rotate(ctx context.Context, now time.Time) (Rotated, error) {
+func (r *Rotation) Rotate(ctx context.Context, by keystore.Attribution, now time.Time) (Rotated, error) {
 	fresh, err := r.newKey()
 	if err != nil {
 		return Rotated{}, err
 	}
-	return r.command(ctx, now, func(old ring) (ring, error) {
+	return r.command(ctx, by, now, func(old ring) (ring, error) {
 		return old.hastened(fresh, r.cfg.Keyring.propagation, now)
 	})
 }
@@ -120,12 +120,12 @@ func (r *Rotation) Rotate(ctx context.Context, now time.Time) (Rotated, error) {
 // once. From its answer on this node refuses all access tokens minted before.
 // Verifiers elsewhere that do not fetch the JWKS for an unknown kid refuse the
 // new ones until their copy is over.
-func (r *Rotation) RotateEmergency(ctx context.Context, now time.Time) (Rotated, error) {
+func (r *Rotation) RotateEmergency(ctx context.Context, by keystore.Attribution, now time.Time) (Rotated, error) {
 	active, next, err := r.newPair()
 	if err != nil {
 		return Rotated{}, err
 	}
-	return r.command(ctx, now, func(old ring) (ring, error) {
+	return r.command(ctx, by, now, func(old ring) (ring, error) {
 		return old.distrusting(active, next, now), nil
 	})
 }
@@ -133,11 +133,11 @@ func (r *Rotation) RotateEmergency(ctx context.Context, now time.Time) (Rotated,
 // SetInterval changes the time between planned rotations. It does not rotate,
 // not even when the active key is already older: then the rotation is a day
 // away. A *keystore.FieldError if days is out of bounds.
-func (r *Rotation) SetInterval(ctx context.Context, days keystore.Days, now time.Time) (keystore.Revision, error) {
+func (r *Rotation) SetInterval(ctx context.Context, by keystore.Attribution, days keystore.Days, now time.Time) (keystore.Revision, error) {
 	if err := validInterval(days); err != nil {
 		return 0, err
 	}
-	revision, err := r.change(ctx, func(old ring, _ keystore.Revision) (ring, bool, error) {
+	revision, err := r.change(ctx, by, func(old ring, _ keystore.Revision) (ring, bool, error) {
 		return old.paced(days, now), old.interval != days, nil
 	})
 	if err != nil {
@@ -147,9 +147,9 @@ func (r *Rotation) SetInterval(ctx context.Context, days keystore.Days, now time
 }
 
 // command changes the ring whatever it is, and says what came of it.
-func (r *Rotation) command(ctx context.Context, now time.Time, rule func(ring) (ring, error)) (Rotated, error) {
+func (r *Rotation) command(ctx context.Context, by keystore.Attribution, now time.Time, rule func(ring) (ring, error)) (Rotated, error) {
 	var done Rotated
-	revision, err := r.change(ctx, func(old ring, _ keystore.Revision) (ring, bool, error) {
+	revision, err := r.change(ctx, by, func(old ring, _ keystore.Revision) (ring, bool, error) {
 		next, err := rule(old)
 		if err != nil {
 			return ring{}, false, err
@@ -178,7 +178,7 @@ func (r *Rotation) step(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	_, err = r.change(ctx, func(old ring, revision keystore.Revision) (ring, bool, error) {
+	_, err = r.change(ctx, planned, func(old ring, revision keystore.Revision) (ring, bool, error) {
 		if revision != known.revision {
 			return ring{}, false, nil
 		}
@@ -186,6 +186,22 @@ func (r *Rotation) step(ctx context.Context, now time.Time) error {
 		return next, changed, nil
 	})
 	return err
+}
+
+// planned is on whose behalf the loop changes the ring.
+var planned = keystore.Attribution{Actor: keystore.ActorWarder, Operation: "signing_keys.advance"}
+
+// audit says what became of the ring, whose body is sealed.
+func audit(tx keystore.Tx, by keystore.Attribution, before, after ring) error {
+	e := by.Entry(keystore.KindSigningRing, ringDocument, time.Now())
+	var err error
+	if e.Before, err = before.auditText(); err != nil {
+		return err
+	}
+	if e.After, err = after.auditText(); err != nil {
+		return err
+	}
+	return tx.AppendAudit(&e)
 }
 
 // rest waits until something is due; false when ctx ended.
@@ -214,7 +230,7 @@ var errRingMissing = errors.New("the store has no signing ring")
 
 // change puts rule's ring in place of the stored one, if rule says so, and
 // returns when this node has applied it.
-func (r *Rotation) change(ctx context.Context, rule func(ring, keystore.Revision) (ring, bool, error)) (keystore.Revision, error) {
+func (r *Rotation) change(ctx context.Context, by keystore.Attribution, rule func(ring, keystore.Revision) (ring, bool, error)) (keystore.Revision, error) {
 	revision, err := r.cfg.Store.Transact(ctx, func(tx keystore.Tx) error {
 		old, revision, err := r.read(tx)
 		if err != nil {
@@ -227,7 +243,10 @@ func (r *Rotation) change(ctx context.Context, rule func(ring, keystore.Revision
 		if err != nil || !changed {
 			return err
 		}
-		return r.write(tx, next)
+		if err := r.write(tx, next); err != nil {
+			return err
+		}
+		return audit(tx, by, old, next)
 	})
 	if err != nil {
 		return 0, err

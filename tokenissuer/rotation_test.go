@@ -59,7 +59,7 @@ func TestNoVerifierEverFails(t *testing.T) {
 					t.Fatal(err)
 				}
 				for range 2 {
-					if _, err := a.rotation.Rotate(ctx, time.Now()); err != nil {
+					if _, err := a.rotation.Rotate(ctx, operator, time.Now()); err != nil {
 						t.Fatal(err)
 					}
 					time.Sleep(100 * time.Second)
@@ -143,11 +143,11 @@ func TestRotateNow(t *testing.T) {
 		first := n.info(t)
 
 		time.Sleep(100 * time.Second) // next is too young yet
-		done, err := n.rotation.Rotate(ctx, time.Now())
+		done, err := n.rotation.Rotate(ctx, operator, time.Now())
 		if err != nil || !done.Pending || done.KID != first.Keys[1].KID || !done.SignsAt.Equal(began.Add(300*time.Second)) {
 			t.Fatalf("a rotation while next is young: %+v, %v", done, err)
 		}
-		again, err := n.rotation.Rotate(ctx, time.Now())
+		again, err := n.rotation.Rotate(ctx, operator, time.Now())
 		if err != nil || again != done {
 			t.Errorf("asked twice: %+v, %v", again, err)
 		}
@@ -164,7 +164,7 @@ func TestRotateNow(t *testing.T) {
 		}
 
 		time.Sleep(10 * day)
-		done, err = n.rotation.Rotate(ctx, time.Now())
+		done, err = n.rotation.Rotate(ctx, operator, time.Now())
 		if err != nil || done.Pending || done.KID != second.Keys[1].KID || !done.SignsAt.Equal(time.Now()) {
 			t.Fatalf("a rotation while next is old enough: %+v, %v", done, err)
 		}
@@ -184,15 +184,15 @@ func TestRotatedTooOften(t *testing.T) {
 		n := newNode(t, ctx, newMemoryStore(), keystore.NewStoreSecret(), nodeOptions{memo: -1, now: time.Now()})
 		for range maxRetired {
 			time.Sleep(jwksMaxAge)
-			if _, err := n.rotation.Rotate(ctx, time.Now()); err != nil {
+			if _, err := n.rotation.Rotate(ctx, operator, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 		}
 		time.Sleep(jwksMaxAge)
-		_, err := n.rotation.Rotate(ctx, time.Now())
+		_, err := n.rotation.Rotate(ctx, operator, time.Now())
 		wantError(t, "one too many", err, ErrRotatedTooOften)
 		time.Sleep(retiredLife)
-		if _, err := n.rotation.Rotate(ctx, time.Now()); err != nil {
+		if _, err := n.rotation.Rotate(ctx, operator, time.Now()); err != nil {
 			t.Errorf("a week later: %v", err)
 		}
 		cancel()
@@ -207,7 +207,7 @@ func TestEmergency(t *testing.T) {
 	issuer := n.issuer(t, IssuerConfig{TTL: MaximumTTL})
 	now := start.Add(time.Hour)
 	retired := remembered(t, issuer, testPrincipal("a"), now)
-	if _, err := n.rotation.Rotate(ctx, now); err != nil {
+	if _, err := n.rotation.Rotate(ctx, operator, now); err != nil {
 		t.Fatal(err)
 	}
 	warm, cold := remembered(t, issuer, testPrincipal("a"), now), mint(t, issuer, testPrincipal("a"), now)
@@ -218,7 +218,7 @@ func TestEmergency(t *testing.T) {
 		}
 	}
 
-	done, err := n.rotation.RotateEmergency(ctx, now)
+	done, err := n.rotation.RotateEmergency(ctx, operator, now)
 	if err != nil || done.Pending {
 		t.Fatalf("emergency: %+v, %v", done, err)
 	}
@@ -248,11 +248,11 @@ func TestAnswerAwaitsTheFeed(t *testing.T) {
 	n := newTestNode(t, nodeOptions{now: time.Now()})
 	late := errors.New("this node does not follow")
 	n.rotation.cfg.Follower = awaiterFunc(func(context.Context, keystore.Revision) error { return late })
-	_, err := n.rotation.RotateEmergency(ctx, time.Now())
+	_, err := n.rotation.RotateEmergency(ctx, operator, time.Now())
 	wantError(t, "emergency", err, late)
-	_, err = n.rotation.Rotate(ctx, time.Now())
+	_, err = n.rotation.Rotate(ctx, operator, time.Now())
 	wantError(t, "rotate", err, late)
-	_, err = n.rotation.SetInterval(ctx, 30, time.Now())
+	_, err = n.rotation.SetInterval(ctx, operator, 30, time.Now())
 	wantError(t, "set interval", err, late)
 }
 
@@ -298,7 +298,7 @@ func TestLostRaceChangesNothing(t *testing.T) {
 	ctx := context.Background()
 	n := newTestNode(t, nodeOptions{now: time.Now()})
 	stale := *n.keyring.current.Load()
-	if _, err := n.rotation.SetInterval(ctx, 21, time.Now()); err != nil {
+	if _, err := n.rotation.SetInterval(ctx, operator, 21, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	n.keyring.replace(&stale)
@@ -319,7 +319,7 @@ func TestTransactRunsTwice(t *testing.T) {
 	store := n.rotation.cfg.Store.(*memoryStore)
 	store.before = func() {}
 	before := n.info(t)
-	done, err := n.rotation.Rotate(ctx, time.Now().Add(day))
+	done, err := n.rotation.Rotate(ctx, operator, time.Now().Add(day))
 	if err != nil || done.KID != before.Keys[1].KID || len(n.info(t).Keys) != 3 {
 		t.Errorf("%+v, %v, %+v", done, err, n.info(t))
 	}
@@ -333,7 +333,7 @@ func TestSetInterval(t *testing.T) {
 		n := newNode(t, ctx, newMemoryStore(), keystore.NewStoreSecret(), nodeOptions{memo: -1, now: began})
 		go n.rotation.Run(ctx)
 		for _, days := range []keystore.Days{-1, 0, 20, 366} {
-			_, err := n.rotation.SetInterval(ctx, days, time.Now())
+			_, err := n.rotation.SetInterval(ctx, operator, days, time.Now())
 			var field *keystore.FieldError
 			if !errors.As(err, &field) {
 				t.Errorf("%d days: %v", days, err)
@@ -342,7 +342,7 @@ func TestSetInterval(t *testing.T) {
 		set := func(days keystore.Days, want time.Time) {
 			t.Helper()
 			before := n.info(t)
-			if _, err := n.rotation.SetInterval(ctx, days, time.Now()); err != nil {
+			if _, err := n.rotation.SetInterval(ctx, operator, days, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
@@ -368,7 +368,7 @@ func TestSetInterval(t *testing.T) {
 		if n.info(t).Keys[0].Activated.Equal(began) {
 			t.Error("it did not rotate a day later")
 		}
-		if _, err := n.rotation.Rotate(ctx, time.Now()); err != nil { // pending
+		if _, err := n.rotation.Rotate(ctx, operator, time.Now()); err != nil { // pending
 			t.Fatal(err)
 		}
 		set(100, time.Now().Add(jwksMaxAge))
@@ -385,7 +385,7 @@ func TestAlgorithmPolicy(t *testing.T) {
 	token := mint(t, issuer, testPrincipal(""), start)
 	for _, want := range []string{"EdDSA", "ES256"} {
 		start = start.Add(time.Hour)
-		if _, err := n.rotation.Rotate(ctx, start); err != nil {
+		if _, err := n.rotation.Rotate(ctx, operator, start); err != nil {
 			t.Fatal(err)
 		}
 		if got := n.info(t).Keys[0].Algorithm; got != want {

@@ -34,6 +34,15 @@ type memoryTx struct {
 	keystore.Tx // nil: nothing but documents is asked for
 	store       *memoryStore
 	put         []keystore.Document
+	audited     []keystore.AuditEntry
+}
+
+// operator is on whose behalf the tests rotate.
+var operator = keystore.Attribution{Actor: "local", Operation: "signing_keys.rotate"}
+
+func (tx *memoryTx) AppendAudit(e *keystore.AuditEntry) error {
+	tx.audited = append(tx.audited, *e)
+	return nil
 }
 
 func (tx *memoryTx) Document(kind keystore.Kind, name string) (keystore.Document, error) {
