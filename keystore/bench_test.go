@@ -171,6 +171,8 @@ func (r records) List(context.Context, keystore.Query) (keystore.Page, error) {
 	return keystore.Page{}, nil
 }
 
+func (r records) Count(context.Context, keystore.Query) (int, error) { return 0, nil }
+
 // BenchmarkViewGC reports what the collector takes while requests leave 1 KB
 // of garbage each, beside an empty view and a full one: nanoseconds of
 // processor for a request, and the share of a processor if requests came at

@@ -22,6 +22,7 @@ type faultStore struct {
 	docs    map[string]Document
 	replies map[ReplyID]Reply
 	log     []Change // without values
+	audit   []AuditEntry
 	number  Number
 	lookups int
 }
@@ -128,13 +129,28 @@ func (s *faultStore) owner(id LookupID) KeyID {
 func (s *faultStore) List(_ context.Context, q Query) (Page, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var page Page
+	return Page{Records: s.selected(q)}, nil
+}
+
+func (s *faultStore) Count(_ context.Context, q Query) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q.After = 0
+	return len(s.selected(q)), nil
+}
+
+// selected knows no pages: it returns all there are after q.After.
+func (s *faultStore) selected(q Query) (out []Record) {
 	for _, r := range slices.SortedFunc(maps.Values(s.keys), func(a, b Record) int { return cmp.Compare(a.Number, b.Number) }) {
-		if r.Number > q.After && (q.Organization == "" || q.Organization == r.Organization) {
-			page.Records = append(page.Records, r)
+		if r.Number > q.After && (q.Organization == "" || q.Organization == r.Organization) &&
+			(q.Name == "" || q.Name == r.Name) && (q.Type == TypeUnknown || q.Type == r.Type) &&
+			(q.State == StateUnknown || q.State == r.State(q.Now)) &&
+			(q.Permission == "" || slices.Contains(r.Permissions.List(), q.Permission)) &&
+			(!q.Imported || slices.ContainsFunc(r.Aliases(), IsImported)) {
+			out = append(out, r)
 		}
 	}
-	return page, nil
+	return out
 }
 
 func (s *faultStore) Changes(_ context.Context, after Position, limit int) (Batch, error) {
@@ -295,6 +311,10 @@ func (t *faultTx) DeleteKey(id KeyID) error {
 	return nil
 }
 
+func (t *faultTx) Keys(q Query) (Page, error) { return Page{Records: t.selected(q)}, nil }
+
+func (t *faultTx) KeyFoundBy(id LookupID) (Record, error) { return t.keys[t.owner(id)], nil }
+
 func (t *faultTx) Organization(slug string) (Organization, error) {
 	o, ok := t.orgs[slug]
 	if !ok {
@@ -322,14 +342,59 @@ func (t *faultTx) PutOrganization(o *Organization) error {
 	return nil
 }
 
+func (t *faultTx) DeleteOrganization(slug string) error {
+	o, err := t.Organization(slug)
+	if err != nil {
+		return err
+	}
+	if len(t.selected(Query{Organization: slug})) != 0 {
+		return ErrOrganizationInUse
+	}
+	t.logged(KindOrganization, slug, nil, func() { t.orgs[slug] = o })
+	delete(t.orgs, slug)
+	return nil
+}
+
 func (t *faultTx) Document(kind Kind, name string) (Document, error) {
 	return t.docs[name], nil
 }
 
 func (t *faultTx) PutDocument(d *Document) error {
 	before := t.docs[d.Name]
-	d.Revision = t.logged(d.Kind, d.Name, nil, func() { t.docs[d.Name] = before })
+	d.Revision = t.logged(d.Kind, d.Name, nil, func() {
+		delete(t.docs, d.Name)
+		if before.Revision != 0 {
+			t.docs[d.Name] = before
+		}
+	})
 	t.docs[d.Name] = *d
+	return nil
+}
+
+func (t *faultTx) Documents(kind Kind) (out []Document, err error) {
+	for _, name := range slices.Sorted(maps.Keys(t.docs)) {
+		if t.docs[name].Kind == kind {
+			out = append(out, t.docs[name])
+		}
+	}
+	return out, nil
+}
+
+func (t *faultTx) DeleteDocument(kind Kind, name string) error {
+	before, existed := t.docs[name]
+	if !existed {
+		return nil
+	}
+	t.logged(kind, name, nil, func() { t.docs[name] = before })
+	delete(t.docs, name)
+	return nil
+}
+
+func (t *faultTx) AppendAudit(e *AuditEntry) error {
+	before := t.audit
+	t.undo = append(t.undo, func() { t.audit = before })
+	e.Number = Number(len(before) + 1)
+	t.audit = append(before, *e)
 	return nil
 }
 

@@ -39,6 +39,8 @@ func (s brokenStore) List(context.Context, keystore.Query) (keystore.Page, error
 	return keystore.Page{}, s.fail()
 }
 
+func (s brokenStore) Count(context.Context, keystore.Query) (int, error) { return 0, s.fail() }
+
 func (s brokenStore) Transact(context.Context, func(keystore.Tx) error) (keystore.Revision, error) {
 	return 0, s.fail()
 }

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/warderhq/warder/keystore"
 )
@@ -12,9 +13,9 @@ import (
 // know; NULL, which an outer join gives for an absent row, reads as zero.
 
 // integer reads an INTEGER column into *to.
-type integer[T ~int | ~int64 | ~uint64 | ~uint8] struct{ to *T }
+type integer[T ~int | ~int32 | ~int64 | ~uint64 | ~uint8] struct{ to *T }
 
-func number[T ~int | ~int64 | ~uint64 | ~uint8](to *T) integer[T] { return integer[T]{to} }
+func number[T ~int | ~int32 | ~int64 | ~uint64 | ~uint8](to *T) integer[T] { return integer[T]{to} }
 
 func (c integer[T]) Scan(src any) error {
 	switch v := src.(type) {
@@ -88,6 +89,30 @@ func blob(b []byte) []byte {
 		return []byte{}
 	}
 	return b
+}
+
+// limited reads a TEXT column that ParseLimit understands.
+type limited struct{ to *keystore.Limit }
+
+func (c limited) Scan(src any) (err error) {
+	var written string
+	if err := text(&written).Scan(src); err != nil {
+		return err
+	}
+	if *c.to, err = keystore.ParseLimit(written); err != nil {
+		return fmt.Errorf("%w: reading a limit: %w", keystore.ErrCorrupt, err)
+	}
+	return nil
+}
+
+// seconds reads an INTEGER column of whole seconds.
+type seconds struct{ to *time.Duration }
+
+func (c seconds) Scan(src any) error {
+	var n int64
+	err := number(&n).Scan(src)
+	*c.to = time.Duration(n) * time.Second
+	return err
 }
 
 // list reads a JSON array of strings; NULL and the empty text read as nil.

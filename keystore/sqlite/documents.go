@@ -3,6 +3,7 @@
 package sqlite
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/warderhq/warder/keystore"
@@ -21,6 +22,19 @@ func (t *tx) Document(kind keystore.Kind, name string) (keystore.Document, error
 	return d, err
 }
 
+// Documents implements keystore.DocumentTx.
+func (t *tx) Documents(kind keystore.Kind) ([]keystore.Document, error) {
+	const doing = "reading documents"
+	if err := t.usable(doing); err != nil {
+		return nil, err
+	}
+	out, err := all(context.WithoutCancel(t.ctx), t.sql.Stmt(t.store.write.documents), documentTargets, string(kind))
+	if err != nil {
+		return nil, t.fail(doing, err)
+	}
+	return out, nil
+}
+
 // PutDocument implements keystore.DocumentTx.
 func (t *tx) PutDocument(d *keystore.Document) error {
 	if d.Kind == "" || d.Kind == keystore.KindKey || d.Kind == keystore.KindOrganization {
@@ -35,4 +49,16 @@ func (t *tx) PutDocument(d *keystore.Document) error {
 	}
 	d.Revision = revision
 	return nil
+}
+
+// DeleteDocument implements keystore.DocumentTx.
+func (t *tx) DeleteDocument(kind keystore.Kind, name string) error {
+	d, err := t.Document(kind, name)
+	if err != nil || d.Revision == 0 {
+		return err
+	}
+	if _, err := t.log(kind, name, nil); err != nil {
+		return err
+	}
+	return t.exec("deleting a document", t.store.write.deleteDocument, string(kind), name)
 }

@@ -236,7 +236,7 @@ func TestPlaces(t *testing.T) {
 func TestInterruptedList(t *testing.T) {
 	s := openAt(t, filepath.Join(t.TempDir(), "warder.db"))
 	_, err := s.writes.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)
-		INSERT INTO keys SELECT i, 'key_' || i, 'default', '', 1, 1, i, x'', 0, '', x'', 0, 0, 0, 0, 0, '', '', 1 FROM n`)
+		INSERT INTO keys SELECT i, 'key_' || i, 'default', '', 1, 1, i, x'', 0, '', x'', 0, 0, 0, 0, 0, '', '', 1, '', '', '' FROM n`)
 	if err != nil {
 		t.Fatal(err)
 	}

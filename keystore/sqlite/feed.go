@@ -143,8 +143,8 @@ func (s *Store) Snapshot(ctx context.Context) (keystore.Snapshot, error) {
 	return snap, nil
 }
 
-func all[T any](ctx context.Context, st *sql.Stmt, targets func(*T) []any) ([]T, error) {
-	rows, err := st.QueryContext(ctx)
+func all[T any](ctx context.Context, st *sql.Stmt, targets func(*T) []any, args ...any) ([]T, error) {
+	rows, err := st.QueryContext(ctx, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ package sqlite
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/warderhq/warder/keystore"
 )
@@ -16,7 +15,8 @@ var keyColumns = []string{
 	"id", "organization", "name", "type",
 	"current_generation", "current_access_key", "current_digest",
 	"previous_generation", "previous_access_key", "previous_digest", "grace_end",
-	"created", "expires", "deactivated", "blocked", "scopes", "metadata", "revision",
+	"created", "expires", "deactivated", "blocked",
+	"scopes", "permissions", "networks", "rate_limit", "metadata", "revision",
 }
 
 func keyTargets(r *keystore.Record) []any {
@@ -26,7 +26,7 @@ func keyTargets(r *keystore.Record) []any {
 		number(&r.Current.Generation), text(&r.Current.AccessKey), fixed(&r.Current.Digest),
 		number(&r.Previous.Generation), text(&r.Previous.AccessKey), fixed(&r.Previous.Digest), number(&r.GraceEnd),
 		number(&r.Created), number(&r.Expires), flag(&r.Deactivated), flag(&r.Blocked),
-		text(&r.Scopes), text(&r.Metadata), number(&r.Revision),
+		text(&r.Scopes), text(&r.Permissions), text(&r.Networks), limited{&r.Limit}, text(&r.Metadata), number(&r.Revision),
 	}
 }
 
@@ -36,7 +36,7 @@ func keyValues(r *keystore.Record) []any {
 		int64(r.Current.Generation), string(r.Current.AccessKey), digest(r.Current.Digest),
 		int64(r.Previous.Generation), string(r.Previous.AccessKey), digest(r.Previous.Digest), int64(r.GraceEnd),
 		int64(r.Created), int64(r.Expires), r.Deactivated, r.Blocked,
-		string(r.Scopes), r.Metadata, int64(r.Revision),
+		string(r.Scopes), string(r.Permissions), string(r.Networks), r.Limit.String(), r.Metadata, int64(r.Revision),
 	}
 }
 
@@ -61,62 +61,6 @@ func (s *Store) Lookup(ctx context.Context, id keystore.LookupID) (keystore.Reco
 	return found.record, found.head, nil
 }
 
-// stateColumn is Record.State in SQL; its one parameter is the time.
-const stateColumn = `CASE
-	WHEN current_generation = 0 THEN 0
-	WHEN blocked THEN 1
-	WHEN expires <> 0 AND expires <= ? THEN 2
-	WHEN deactivated THEN 3
-	ELSE 4 END`
-
-// List implements keystore.Records.
-func (s *Store) List(ctx context.Context, q keystore.Query) (keystore.Page, error) {
-	const doing = "listing keys"
-	if err := s.enter(ctx, s.scans, doing); err != nil {
-		return keystore.Page{}, err
-	}
-	defer s.scans.leave()
-	query, args := listQuery(q)
-	rows, err := s.reads.QueryContext(ctx, query, args...)
-	if err != nil {
-		return keystore.Page{}, s.failure(ctx, doing, err)
-	}
-	defer rows.Close()
-	var page keystore.Page
-	for rows.Next() {
-		if len(page.Records) == listLimit(q) {
-			page.More = true
-			break
-		}
-		page.Records = append(page.Records, keystore.Record{})
-		if err := rows.Scan(keyTargets(&page.Records[len(page.Records)-1])...); err != nil {
-			return keystore.Page{}, s.failure(ctx, doing, err)
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return keystore.Page{}, s.failure(ctx, doing, err)
-	}
-	return page, nil
-}
-
-func listLimit(q keystore.Query) int { return max(q.Limit, 1) }
-
-func listQuery(q keystore.Query) (string, []any) {
-	where, args := []string{"number > ?"}, []any{int64(q.After)}
-	if q.Organization != "" {
-		where, args = append(where, "organization = ?"), append(args, q.Organization)
-	}
-	if q.Type != keystore.TypeUnknown {
-		where, args = append(where, "type = ?"), append(args, int64(q.Type))
-	}
-	if q.State != keystore.StateUnknown {
-		where, args = append(where, stateColumn+" = ?"), append(args, q.Now.UnixMicro(), int64(q.State))
-	}
-	// One more than asked for tells whether there are more.
-	return "SELECT number, " + strings.Join(keyColumns, ", ") + " FROM keys WHERE " +
-		strings.Join(where, " AND ") + " ORDER BY number LIMIT ?", append(args, int64(listLimit(q))+1)
-}
-
 // Key implements keystore.KeyTx.
 func (t *tx) Key(id keystore.KeyID) (keystore.Record, error) {
 	var r keystore.Record
@@ -127,6 +71,15 @@ func (t *tx) Key(id keystore.KeyID) (keystore.Record, error) {
 	// An access key finds the row too, but is not its name.
 	if !found || r.ID != id {
 		return keystore.Record{}, fmt.Errorf("reading key %s: %w", id, keystore.ErrKeyNotFound)
+	}
+	return r, nil
+}
+
+// KeyFoundBy implements keystore.ListTx.
+func (t *tx) KeyFoundBy(id keystore.LookupID) (keystore.Record, error) {
+	var r keystore.Record
+	if _, err := t.row("looking up a key", t.store.write.key, keyTargets(&r), string(id)); err != nil {
+		return keystore.Record{}, err
 	}
 	return r, nil
 }
@@ -152,6 +105,9 @@ func (t *tx) PutKey(r *keystore.Record) error {
 	if err := t.permitName(r, &before); err != nil {
 		return err
 	}
+	if err := r.Limit.Validate(); err != nil { // it would not be read back
+		return fmt.Errorf("writing key %s: %w", r.ID, err)
+	}
 	changed := keystore.ChangedAliases(&before, r)
 	revision, err := t.log(keystore.KindKey, string(r.ID), changed)
 	if err != nil {
@@ -163,6 +119,9 @@ func (t *tx) PutKey(r *keystore.Record) error {
 		return err
 	}
 	if err := t.moveAliases(&before, &after, changed); err != nil {
+		return err
+	}
+	if err := t.movePermissions(after.Number, before.Permissions, after.Permissions); err != nil {
 		return err
 	}
 	*r = after
@@ -216,6 +175,24 @@ func (t *tx) moveAliases(before, after *keystore.Record, changed []keystore.Look
 	return nil
 }
 
+// movePermissions keeps step with what a key refers to.
+func (t *tx) movePermissions(of keystore.Number, before, after keystore.PermissionSet) error {
+	if before == after {
+		return nil
+	}
+	for _, id := range before.List() {
+		if err := t.exec("removing a key's permission", t.store.write.deleteKeyPermission, id, int64(of)); err != nil {
+			return err
+		}
+	}
+	for _, id := range after.List() {
+		if err := t.exec("adding a key's permission", t.store.write.insertKeyPermission, id, int64(of)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // DeleteKey implements keystore.KeyTx.
 func (t *tx) DeleteKey(id keystore.KeyID) error {
 	before, err := t.Key(id)
@@ -230,6 +207,9 @@ func (t *tx) DeleteKey(id keystore.KeyID) error {
 		if err := t.exec("removing an alias", t.store.write.deleteAlias, string(alias)); err != nil {
 			return err
 		}
+	}
+	if err := t.movePermissions(before.Number, before.Permissions, ""); err != nil {
+		return err
 	}
 	return t.exec("deleting a key", t.store.write.deleteKey, int64(before.Number))
 }

@@ -17,8 +17,11 @@ import (
 //go:embed migrations/0001_first.sql
 var firstMigration string
 
+//go:embed migrations/0002_management.sql
+var managementMigration string
+
 // migrations[n] leads from user_version n to n+1. Only ever appended to.
-var migrations = []string{firstMigration}
+var migrations = []string{firstMigration, managementMigration}
 
 // create makes a new store in full under another name and gives it its name
 // last. So a file at path is a complete store with its secret, or it was one,

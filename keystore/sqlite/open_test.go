@@ -239,12 +239,13 @@ func TestMigration(t *testing.T) {
 		}
 		return v
 	}
-	next := append(migrations[:1:1], "CREATE TABLE later (n INTEGER) STRICT; INSERT INTO later VALUES (1)")
-	if err := migrate(t.Context(), s.writes, append(next[:2:2], "CREATE TABLE half (n); NONSENSE")); err == nil || version() != 1 {
+	latest := len(migrations)
+	next := append(migrations[:latest:latest], "CREATE TABLE later (n INTEGER) STRICT; INSERT INTO later VALUES (1)")
+	if err := migrate(t.Context(), s.writes, append(next[:latest+1:latest+1], "CREATE TABLE half (n); NONSENSE")); err == nil || version() != latest {
 		t.Fatalf("a broken migration: %v, version %d", err, version())
 	}
 	for range 2 {
-		if err := migrate(t.Context(), s.writes, next); err != nil || version() != 2 {
+		if err := migrate(t.Context(), s.writes, next); err != nil || version() != latest+1 {
 			t.Fatalf("migrating: %v, version %d", err, version())
 		}
 	}

@@ -5,16 +5,30 @@ package sqlite
 import (
 	"fmt"
 	"reflect"
+	"time"
 
 	"github.com/warderhq/warder/keystore"
 )
 
-const organizationColumns = "number, slug, default_expiry, maximum_expiry, allowed_scopes, metadata, created, revision"
+// organizationColumns, organizationTargets and organizationValues name the
+// columns of an organization, but its number, in one order.
+var organizationColumns = []string{
+	"slug", "default_expiry", "maximum_expiry", "grace", "rate_limit",
+	"allowed_scopes", "allowed_permissions", "metadata", "created", "revision",
+}
 
 func organizationTargets(o *keystore.Organization) []any {
 	return []any{
-		number(&o.Number), text(&o.Slug), number(&o.DefaultExpiry), number(&o.MaximumExpiry),
-		list[string]{&o.AllowedScopes}, text(&o.Metadata), number(&o.Created), number(&o.Revision),
+		number(&o.Number),
+		text(&o.Slug), number(&o.DefaultExpiry), number(&o.MaximumExpiry), seconds{&o.Grace}, limited{&o.Limit},
+		list[string]{&o.AllowedScopes}, list[string]{&o.AllowedPermissions}, text(&o.Metadata), number(&o.Created), number(&o.Revision),
+	}
+}
+
+func organizationValues(o *keystore.Organization) []any {
+	return []any{
+		o.Slug, int64(o.DefaultExpiry), int64(o.MaximumExpiry), int64(o.Grace / time.Second), o.Limit.String(),
+		listText(o.AllowedScopes), listText(o.AllowedPermissions), o.Metadata, int64(o.Created), int64(o.Revision),
 	}
 }
 
@@ -51,22 +65,55 @@ func (t *tx) PutOrganization(o *keystore.Organization) error {
 		o.Revision = before.Revision
 		return nil
 	}
+	if err := writableOrganization(o); err != nil {
+		return err
+	}
 	after := *o
 	if after.Revision, err = t.log(keystore.KindOrganization, o.Slug, nil); err != nil {
 		return err
 	}
-	values := []any{
-		after.Slug, int64(after.DefaultExpiry), int64(after.MaximumExpiry), listText(after.AllowedScopes),
-		after.Metadata, int64(after.Created), int64(after.Revision),
-	}
-	if found {
-		err = t.exec("updating an organization", t.store.write.updateOrganization, append(values, int64(after.Number))...)
-	} else {
-		after.Number, err = t.insert("inserting an organization", t.store.write.insertOrganization, values...)
-	}
-	if err != nil {
+	if err := t.writeOrganization(&after); err != nil {
 		return err
 	}
 	*o = after
 	return nil
+}
+
+// writableOrganization refuses what would not be read back as it is.
+func writableOrganization(o *keystore.Organization) error {
+	if err := o.Limit.Validate(); err != nil {
+		return fmt.Errorf("writing organization %s: %w", o.Slug, err)
+	}
+	if o.Grace%time.Second != 0 {
+		return fmt.Errorf("writing organization %s: its grace period of %v is not in whole seconds", o.Slug, o.Grace)
+	}
+	return nil
+}
+
+func (t *tx) writeOrganization(o *keystore.Organization) (err error) {
+	if o.Number == 0 {
+		o.Number, err = t.insert("inserting an organization", t.store.write.insertOrganization, organizationValues(o)...)
+		return err
+	}
+	return t.exec("updating an organization", t.store.write.updateOrganization, append(organizationValues(o), int64(o.Number))...)
+}
+
+// DeleteOrganization implements keystore.OrganizationTx.
+func (t *tx) DeleteOrganization(slug string) error {
+	before, err := t.Organization(slug)
+	if err != nil {
+		return err
+	}
+	var owned keystore.Number
+	inUse, err := t.row("reading an organization's keys", t.store.write.owned, []any{number(&owned)}, slug)
+	if err != nil {
+		return err
+	}
+	if inUse {
+		return fmt.Errorf("deleting organization %s: %w", slug, keystore.ErrOrganizationInUse)
+	}
+	if _, err := t.log(keystore.KindOrganization, slug, nil); err != nil {
+		return err
+	}
+	return t.exec("deleting an organization", t.store.write.deleteOrganization, int64(before.Number))
 }

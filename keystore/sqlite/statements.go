@@ -23,8 +23,12 @@ type readStatements struct {
 type writeStatements struct {
 	head, appendLog, pruneLog, replaceSecret                                  *sql.Stmt
 	key, insertKey, updateKey, deleteKey, insertAlias, deleteAlias, nameOwner *sql.Stmt
+	insertKeyPermission, deleteKeyPermission                                  *sql.Stmt
 	organization, insertOrganization, updateOrganization                      *sql.Stmt
-	document, putDocument                                                     *sql.Stmt
+	owned, deleteOrganization                                                 *sql.Stmt
+	document, documents, putDocument, deleteDocument                          *sql.Stmt
+	appendAudit                                                               *sql.Stmt
+	addDay, addMonth, moveLastUse, dropDays                                   *sql.Stmt
 	reply, putReply, dropReplies, dropSealed                                  *sql.Stmt
 }
 
@@ -33,8 +37,10 @@ var (
 	keyByAlias   = "SELECT " + keySelection + " FROM aliases JOIN keys ON keys.number = aliases.number WHERE aliases.alias = ?"
 
 	headQuery         = "SELECT revision, mark FROM log ORDER BY revision DESC LIMIT 1"
-	organizationQuery = "SELECT " + organizationColumns + " FROM organizations"
+	organizationQuery = "SELECT number, " + strings.Join(organizationColumns, ", ") + " FROM organizations"
 	documentQuery     = "SELECT " + documentColumns + " FROM documents"
+	auditQuery        = "SELECT number, " + strings.Join(auditColumns, ", ") + " FROM audit"
+	lastUsedQuery     = "SELECT key, generation, at FROM last_used WHERE key IN (SELECT value FROM json_each(?)) ORDER BY key, generation"
 )
 
 // statement says where a prepared query goes.
@@ -84,24 +90,51 @@ func (w *writeStatements) list() []statement {
 		{&w.replaceSecret, "UPDATE store_secret SET version = ?, sealed = ?, checked = ? WHERE version = ? AND sealed = ? AND checked = ?"},
 
 		{&w.key, keyByAlias},
-		{&w.insertKey, "INSERT INTO keys (" + strings.Join(keyColumns, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(keyColumns)-1) + ")"},
-		{&w.updateKey, "UPDATE keys SET " + strings.Join(keyColumns, " = ?, ") + " = ? WHERE number = ?"},
+		{&w.insertKey, insertion("keys", keyColumns)},
+		{&w.updateKey, replacement("keys", keyColumns)},
 		{&w.deleteKey, "DELETE FROM keys WHERE number = ?"},
 		{&w.insertAlias, "INSERT INTO aliases (alias, number) VALUES (?, ?)"},
 		{&w.deleteAlias, "DELETE FROM aliases WHERE alias = ?"},
 		{&w.nameOwner, "SELECT number FROM keys WHERE organization = ? AND name = ? AND name <> ''"},
+		{&w.insertKeyPermission, "INSERT INTO key_permissions (permission, number) VALUES (?, ?)"},
+		{&w.deleteKeyPermission, "DELETE FROM key_permissions WHERE permission = ? AND number = ?"},
 
 		{&w.organization, organizationQuery + " WHERE slug = ?"},
-		{&w.insertOrganization, "INSERT INTO organizations (slug, default_expiry, maximum_expiry, allowed_scopes, metadata, created, revision) VALUES (?, ?, ?, ?, ?, ?, ?)"},
-		{&w.updateOrganization, "UPDATE organizations SET slug = ?, default_expiry = ?, maximum_expiry = ?, allowed_scopes = ?, metadata = ?, created = ?, revision = ? WHERE number = ?"},
+		{&w.insertOrganization, insertion("organizations", organizationColumns)},
+		{&w.updateOrganization, replacement("organizations", organizationColumns)},
+		{&w.owned, "SELECT number FROM keys WHERE organization = ? LIMIT 1"},
+		{&w.deleteOrganization, "DELETE FROM organizations WHERE number = ?"},
 
 		{&w.document, documentQuery + " WHERE kind = ? AND name = ?"},
+		{&w.documents, documentQuery + " WHERE kind = ? ORDER BY name"},
 		{&w.putDocument, "INSERT INTO documents (kind, name, body, revision) VALUES (?, ?, ?, ?)" +
 			" ON CONFLICT (kind, name) DO UPDATE SET body = excluded.body, revision = excluded.revision"},
+		{&w.deleteDocument, "DELETE FROM documents WHERE kind = ? AND name = ?"},
 
 		{&w.reply, "SELECT id, request, key, sealed, created FROM replies WHERE id = ?"},
 		{&w.putReply, "INSERT OR REPLACE INTO replies (id, request, key, sealed, created) VALUES (?, ?, ?, ?, ?)"},
 		{&w.dropReplies, "DELETE FROM replies WHERE created < ?"},
 		{&w.dropSealed, "UPDATE replies SET sealed = NULL WHERE created < ? AND sealed IS NOT NULL"},
+
+		{&w.appendAudit, insertion("audit", auditColumns)},
+
+		{&w.addDay, addition("usage_days")},
+		{&w.addMonth, addition("usage_months")},
+		{&w.moveLastUse, "INSERT INTO last_used (key, generation, at) VALUES (?, ?, ?)" +
+			" ON CONFLICT (key, generation) DO UPDATE SET at = excluded.at WHERE excluded.at > at"},
+		{&w.dropDays, "DELETE FROM usage_days WHERE period < ?"},
 	}
+}
+
+func insertion(table string, columns []string) string {
+	return "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(columns)-1) + ")"
+}
+
+func replacement(table string, columns []string) string {
+	return "UPDATE " + table + " SET " + strings.Join(columns, " = ?, ") + " = ? WHERE number = ?"
+}
+
+func addition(table string) string {
+	return "INSERT INTO " + table + " (period, key, organization, outcome, requests) VALUES (?, ?, ?, ?, ?)" +
+		" ON CONFLICT (period, key, organization, outcome) DO UPDATE SET requests = requests + excluded.requests"
 }

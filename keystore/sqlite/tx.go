@@ -30,6 +30,10 @@ type tx struct {
 
 // Transact implements keystore.Transactor. fn runs once.
 func (s *Store) Transact(ctx context.Context, fn func(keystore.Tx) error) (keystore.Revision, error) {
+	return s.transact(ctx, func(t *tx) error { return fn(t) })
+}
+
+func (s *Store) transact(ctx context.Context, fn func(*tx) error) (keystore.Revision, error) {
 	const doing = "beginning a transaction"
 	if err := s.enter(ctx, s.writer, doing); err != nil {
 		return 0, err
@@ -126,6 +130,17 @@ func (t *tx) row(doing string, st *sql.Stmt, to []any, args ...any) (bool, error
 		return false, t.fail(doing, err)
 	}
 	return true, nil
+}
+
+// rows gives every row to take.
+func (t *tx) rows(doing, query string, args []any, take func(*sql.Rows) error) error {
+	if err := t.usable(doing); err != nil {
+		return err
+	}
+	if err := eachRow(context.WithoutCancel(t.ctx), t.sql, query, args, take); err != nil {
+		return t.fail(doing, err)
+	}
+	return nil
 }
 
 // log appends the row of one change and makes it the head. Revisions have no

@@ -58,7 +58,7 @@ func leaves(t reflect.Type, prefix string, index []int) []leaf {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, at := prefix+f.Name, append(slices.Clone(index), i)
-		if f.Type.Kind() == reflect.Struct {
+		if f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[keystore.Limit]() { // whose parts say nothing apart
 			out = append(out, leaves(f.Type, name+".", at)...)
 			continue
 		}
@@ -70,6 +70,8 @@ func leaves(t reflect.Type, prefix string, index []int) []leaf {
 // set gives a field a value that no other call of set has given.
 func set(t *testing.T, field reflect.Value, name string, n int) {
 	switch field.Kind() {
+	case reflect.Struct:
+		field.Set(reflect.ValueOf(keystore.Limit{Requests: uint32(n), Burst: uint32(2 * n), Period: time.Hour}))
 	case reflect.String:
 		field.SetString(fmt.Sprintf("%s-ü-%d", name, n))
 	case reflect.Bool:
@@ -159,8 +161,11 @@ func organizationFields(t *testing.T, h Harness) {
 		} else {
 			field := reflect.ValueOf(&plain).Elem().FieldByIndex(l.index)
 			set(t, field, l.name, n+1)
-			if _, ok := field.Interface().(keystore.Days); ok {
+			switch field.Interface().(type) {
+			case keystore.Days:
 				field.SetInt(int64(n + 1))
+			case time.Duration:
+				field.SetInt(int64(n+1) * int64(time.Second))
 			}
 		}
 		before := plain.Revision
