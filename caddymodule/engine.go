@@ -26,6 +26,9 @@ type engine struct {
 	lease       *keystore.Lease
 	view        *keystore.View
 	directory   *keystore.Directory
+	rulebook    *keystore.Rulebook
+	settings    *keystore.Settings
+	meters      *keystore.Meters
 	follower    *keystore.Follower
 	keyring     *tokenissuer.Keyring
 	rotation    *tokenissuer.Rotation
@@ -98,6 +101,8 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 		store:       store,
 		lease:       new(keystore.Lease),
 		directory:   new(keystore.Directory),
+		rulebook:    new(keystore.Rulebook),
+		settings:    new(keystore.Settings),
 		credentials: keystore.NewCredentials(store.Secret),
 		replays:     keystore.NewReplays(store.Secret),
 	}
@@ -109,7 +114,7 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 		return nil, err
 	}
 	e.keyring = keyring
-	e.follower = keystore.NewFollower(store, e.lease, 0, e.followingFailed, e.view, e.directory, e.keyring, e.announcer)
+	e.follower = keystore.NewFollower(store, e.lease, 0, e.followingFailed, e.view, e.directory, e.rulebook, e.settings, e.keyring, e.announcer)
 	e.rotation = tokenissuer.NewRotation(tokenissuer.RotationConfig{
 		Keyring: e.keyring, Store: store, Follower: e.follower, Failed: e.rotationFailed,
 	})

@@ -14,6 +14,9 @@ import (
 
 // faultStore is a Store in memory whose calls a test can hold up and fail.
 type faultStore struct {
+	AuditLog // neither is asked for
+	UsageLog
+
 	mu      sync.Mutex // guards all below
 	hooks   hooks
 	keys    map[KeyID]Record
@@ -421,6 +424,8 @@ type node struct {
 	lease       *Lease
 	view        *View
 	directory   Directory
+	rulebook    Rulebook
+	settings    Settings
 	follower    *Follower
 	credentials *Credentials
 	service     *Service
@@ -437,9 +442,10 @@ func newNode(t testing.TB, size int, interval time.Duration) *node {
 	secret := NewStoreSecret()
 	n.credentials = NewCredentials(secret)
 	n.view = NewView(n.store, n.lease, size)
-	n.follower = NewFollower(n.store, n.lease, interval, n.failed, n.view, &n.directory)
+	n.follower = NewFollower(n.store, n.lease, interval, n.failed, n.view, &n.directory, &n.rulebook, &n.settings)
 	n.service = &Service{
 		Store: n.store, Follower: n.follower, Credentials: n.credentials, Replays: NewReplays(secret),
+		Meters: NewMeters(), Directory: &n.directory, Rulebook: &n.rulebook,
 		Policy: Policy{Prefix: DefaultPrefix, Grace: DefaultGrace},
 	}
 	n.auth = &Authenticator{View: n.view, Credentials: n.credentials, Tokens: n.tokens, MaxStaleness: time.Second}

@@ -203,16 +203,26 @@ func TestOrganizations(t *testing.T) {
 	if _, err := n.service.CreateOrganization(ctx, admin, acme, keystore.NewKey{}, nil, now); !errors.Is(err, keystore.ErrOrganizationExists) {
 		t.Errorf("again: %v", err)
 	}
+	its := keystore.Caller{Actor: "key_acme", Organization: "acme", Scopes: keystore.ScopeKeys}
 	for name, err := range map[string]error{
 		"a scope it may not give": second(n.service.CreateKey(ctx, admin, keystore.NewKey{Organization: "acme", Scopes: []string{"other"}}, nil, now)),
-		"beyond its maximum":      second(n.service.CreateKey(ctx, admin, keystore.NewKey{Organization: "acme", Expires: keystore.Days(8).After(now)}, nil, now)),
-		"renewed beyond it":       second(n.service.Renew(ctx, admin, issued.Record.ID, 8, 0, now)),
-		"regenerated beyond it":   second(n.service.Regenerate(ctx, admin, issued.Record.ID, keystore.Days(8).After(now), 0, nil, now)),
+		"beyond its maximum":      second(n.service.CreateKey(ctx, its, keystore.NewKey{Organization: "acme", Expires: keystore.Days(8).After(now)}, nil, now)),
+		"renewed beyond it":       second(n.service.Renew(ctx, its, issued.Record.ID, 8, 0, now)),
+		"regenerated beyond it":   second(n.service.Regenerate(ctx, its, issued.Record.ID, keystore.Days(8).After(now), 0, nil, now)),
 		"an invalid edit":         second(n.service.UpdateOrganization(ctx, admin, "acme", 0, func(o *keystore.Organization) error { o.MaximumExpiry = -1; return nil })),
 		"updated scopes":          second(n.service.Update(ctx, admin, issued.Record.ID, 0, func(e *keystore.Editable) error { e.Scopes = []string{"other"}; return nil })),
 	} {
 		if !meets(err, anyField) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, err := range map[string]error{
+		"made":        second(n.service.CreateKey(ctx, admin, keystore.NewKey{Organization: "acme", Expires: keystore.Days(8).After(now)}, nil, now)),
+		"renewed":     second(n.service.Renew(ctx, admin, issued.Record.ID, 8, 0, now)),
+		"regenerated": second(n.service.Regenerate(ctx, admin, issued.Record.ID, keystore.Days(8).After(now), 0, nil, now)),
+	} {
+		if err != nil {
+			t.Errorf("%s by an administrator beyond the organization's maximum: %v", name, err)
 		}
 	}
 	edit := func(o *keystore.Organization) error {

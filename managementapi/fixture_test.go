@@ -47,7 +47,8 @@ func newRig(t *testing.T) *rig {
 	}
 	lease := new(keystore.Lease)
 	view := keystore.NewView(store, lease, 1000)
-	follower := keystore.NewFollower(store, lease, 0, func(err error) { t.Error(err) }, view, keyring)
+	directory, rulebook := new(keystore.Directory), new(keystore.Rulebook)
+	follower := keystore.NewFollower(store, lease, 0, func(err error) { t.Error(err) }, view, directory, rulebook, keyring)
 	rotation := tokenissuer.NewRotation(tokenissuer.RotationConfig{Keyring: keyring, Store: store, Follower: follower})
 	if err := rotation.Ensure(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)
@@ -63,6 +64,7 @@ func newRig(t *testing.T) *rig {
 	g := &rig{t: t, store: store, keyring: keyring, caller: keystore.LocalCaller()}
 	g.service = &keystore.Service{
 		Store: store, Follower: follower, Credentials: keystore.NewCredentials(secret), Replays: keystore.NewReplays(secret),
+		Meters: keystore.NewMeters(), Directory: directory, Rulebook: rulebook,
 		Policy: keystore.Policy{Prefix: keystore.DefaultPrefix, Grace: keystore.DefaultGrace},
 	}
 	g.serve(Config{

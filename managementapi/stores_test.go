@@ -39,6 +39,20 @@ func (s brokenStore) List(context.Context, keystore.Query) (keystore.Page, error
 	return keystore.Page{}, s.fail()
 }
 
+func (s brokenStore) Audit(context.Context, keystore.AuditQuery) (keystore.AuditPage, error) {
+	return keystore.AuditPage{}, s.fail()
+}
+
+func (s brokenStore) AddUsage(context.Context, keystore.UsageBatch) error { return s.fail() }
+
+func (s brokenStore) Usage(context.Context, keystore.UsageQuery) ([]keystore.UsageRow, error) {
+	return nil, s.fail()
+}
+
+func (s brokenStore) LastUsed(context.Context, []keystore.KeyID) ([]keystore.LastUse, error) {
+	return nil, s.fail()
+}
+
 func (s brokenStore) Count(context.Context, keystore.Query) (int, error) { return 0, s.fail() }
 
 func (s brokenStore) Transact(context.Context, func(keystore.Tx) error) (keystore.Revision, error) {
