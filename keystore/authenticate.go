@@ -51,7 +51,7 @@ type Authenticator struct {
 func (a *Authenticator) Authenticate(ctx context.Context, p Presented, now time.Time) (Principal, error) {
 	switch p.Kind {
 	case CredentialKey:
-		return a.authenticateKey(ctx, p, now)
+		return a.authenticateKey(ctx, &p, now)
 	case CredentialAccessToken:
 		return a.authenticateToken(ctx, p, now)
 	default:
@@ -59,27 +59,45 @@ func (a *Authenticator) Authenticate(ctx context.Context, p Presented, now time.
 	}
 }
 
-func (a *Authenticator) authenticateKey(ctx context.Context, p Presented, now time.Time) (Principal, error) {
-	if err := a.View.Await(ctx, now, a.MaxStaleness); err != nil {
+func (a *Authenticator) authenticateKey(ctx context.Context, p *Presented, now time.Time) (Principal, error) {
+	f := a.Credentials.fingerprints.of(p)
+	if rec := a.recall(f, p.Access, now); rec != nil {
+		return admitted(Principal{rec, rec.Current.Generation, CredentialKey, rec.Scopes}, now)
+	}
+	rec, gen, err := a.prove(ctx, p, now)
+	if err != nil {
 		return Principal{}, err
+	}
+	a.remember(f, rec, gen, now)
+	return admitted(Principal{rec, gen, CredentialKey, rec.Scopes}, now)
+}
+
+// prove returns the record of a key and the generation that its secret proves.
+// Else ErrInvalid or ErrMalformed, or that it cannot be said.
+func (a *Authenticator) prove(ctx context.Context, p *Presented, now time.Time) (*Record, Generation, error) {
+	if err := p.examine(); err != nil {
+		return nil, 0, err
+	}
+	if err := a.View.Await(ctx, now, a.MaxStaleness); err != nil {
+		return nil, 0, err
 	}
 	rec, known := a.View.Cached(LookupID(p.Access), now)
 	if !known {
 		if !a.Credentials.Genuine(p.Access) {
-			return Principal{}, ErrInvalid // made up: costs no look-up and no memory
+			return nil, 0, ErrInvalid // made up: costs no look-up and no memory
 		}
 		var err error
 		if rec, err = a.View.Load(ctx, LookupID(p.Access)); err != nil {
-			return Principal{}, fmt.Errorf("looking up access key %s: %w", p.Access, err)
+			return nil, 0, fmt.Errorf("looking up access key %s: %w", p.Access, err)
 		}
 	}
 	// An absent record takes the same way as a wrong secret, so that neither
 	// text nor time tells them apart.
 	gen := rec.GenerationOf(p.Access, a.Credentials.Digest(p.Secret))
 	if gen == 0 {
-		return Principal{}, ErrInvalid
+		return nil, 0, ErrInvalid
 	}
-	return admitted(Principal{rec, gen, CredentialKey, rec.Scopes}, now)
+	return rec, gen, nil
 }
 
 func (a *Authenticator) authenticateToken(ctx context.Context, p Presented, now time.Time) (Principal, error) {

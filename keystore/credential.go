@@ -45,21 +45,24 @@ func FormatAPIKey(prefix string, access AccessKey, secret Secret) Secret {
 	return Secret(body + base62(checksum(body), checksumLength))
 }
 
-// parseAPIKey splits an API key into its halves, which point into s. False if
-// the shape, the alphabet or the checksum is wrong. It does not allocate.
-func parseAPIKey(prefix, s string) (access AccessKey, secret string, ok bool) {
+// splitAPIKey splits what has the shape of an API key into its halves, which
+// point into s. Alphabet and checksum are not examined: see spelled.
+func splitAPIKey(prefix, s string) (access AccessKey, secret string, ok bool) {
 	if len(s) != len(prefix)+apiKeyBody || s[:len(prefix)] != prefix {
 		return "", "", false
 	}
 	body := s[len(prefix):]
-	access, secret = AccessKey(body[1:1+accessKeyLength]), body[2+accessKeyLength:len(body)-checksumLength]
-	if body[0] != '_' || body[1+accessKeyLength] != '_' || !isBase62(string(access)) || !isBase62(secret) {
+	if body[0] != '_' || body[1+accessKeyLength] != '_' {
 		return "", "", false
 	}
-	if !spells(checksum(s[:len(s)-checksumLength]), body[len(body)-checksumLength:]) {
-		return "", "", false
-	}
-	return access, secret, true
+	return AccessKey(body[1 : 1+accessKeyLength]), body[2+accessKeyLength : len(body)-checksumLength], true
+}
+
+// spelled reports whether the alphabet and the checksum of an API key, split
+// into its halves, are right. It does not allocate.
+func spelled(s string, access AccessKey, secret string) bool {
+	body, sum := s[:len(s)-checksumLength], s[len(s)-checksumLength:]
+	return isBase62(string(access)) && isBase62(secret) && spells(checksum(body), sum)
 }
 
 func checksum(s string) uint32 { return crc32.ChecksumIEEE(inPlace(s)) }
@@ -122,6 +125,7 @@ func base62Bytes(raw []byte, width int) string {
 type Credentials struct {
 	accessKeyMAC func() hash.Hash // holds its key as StoreSecret holds its root
 	peppers      sync.Pool        // of *peppered
+	fingerprints *fingerprints
 }
 
 type peppered struct {
@@ -135,6 +139,7 @@ func NewCredentials(s StoreSecret) *Credentials {
 	return &Credentials{
 		accessKeyMAC: func() hash.Hash { return hmac.New(sha256.New, accessKeyMAC) },
 		peppers:      sync.Pool{New: func() any { return &peppered{mac: hmac.New(sha256.New, pepper)} }},
+		fingerprints: newFingerprints(),
 	}
 }
 
@@ -199,6 +204,22 @@ type Presented struct {
 	Access AccessKey // of a key
 	Secret string    // of a key
 	Token  string    // of an access token
+
+	apiKey string // what a key's halves point into, if they were not a pair
+}
+
+// examine says what is wrong with a key whatever the store holds: ErrMalformed
+// for characters that no credential has, ErrInvalid for a wrong alphabet or
+// checksum.
+func (p *Presented) examine() error {
+	switch {
+	case p.apiKey == "" || spelled(p.apiKey, p.Access, p.Secret):
+		return nil
+	case !isOneCredential(p.apiKey):
+		return ErrMalformed
+	default:
+		return ErrInvalid
+	}
 }
 
 // String hides the credential from logs.
@@ -240,8 +261,8 @@ const MaximumCredential = 4 << 10
 // than one credential or characters that no credential has, ErrInvalid for
 // what cannot be decoded. Only Basic allocates.
 //
-// What looks like an access token is not read through here: it is long, and
-// only one that does not verify can be malformed. Authenticate says so.
+// What looks like an API key or an access token is not read through here: only
+// one that is not known to be good can be malformed. Authenticate says so.
 func ParseAuthorization(prefix, value string) (Presented, error) {
 	if value == "" {
 		return Presented{}, ErrNoCredential
@@ -275,8 +296,8 @@ func ParseCredential(prefix, value string) (Presented, error) {
 
 // parseOne reads one bare credential; most says whether a token may stand here.
 func parseOne(prefix, text string, found bool, most CredentialKind) (Presented, error) {
-	if access, secret, ok := parseAPIKey(prefix, text); ok {
-		return Presented{Kind: CredentialKey, Access: access, Secret: secret}, nil
+	if access, secret, ok := splitAPIKey(prefix, text); ok {
+		return Presented{Kind: CredentialKey, Access: access, Secret: secret, apiKey: text}, nil
 	}
 	switch {
 	case most == CredentialAccessToken && len(text) <= MaximumCredential && !native(prefix, text) && strings.Count(text, ".") == 2:

@@ -36,6 +36,13 @@ func TestAPIKeyFormat(t *testing.T) {
 	}
 }
 
+// parseAPIKey is all that is asked of an API key before anything is known of
+// its owner.
+func parseAPIKey(prefix, s string) (access AccessKey, secret string, ok bool) {
+	access, secret, ok = splitAPIKey(prefix, s)
+	return access, secret, ok && spelled(s, access, secret)
+}
+
 // checksumByHand is what a secret scanner would do: CRC-32 (IEEE) bit by bit,
 // in six digits to the base of 62.
 func checksumByHand(body string) string {
@@ -200,7 +207,8 @@ func TestParseAuthorization(t *testing.T) {
 	pair := string(access) + ":" + secret.Reveal()
 	basic := base64.StdEncoding.EncodeToString([]byte(pair))
 	const jwt = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJrZXlfYSJ9.c2lnbmF0dXJl"
-	key := Presented{Kind: CredentialKey, Access: access, Secret: secret.Reveal()}
+	key := Presented{Kind: CredentialKey, Access: access, Secret: secret.Reveal(), apiKey: apiKey}
+	ofPair := Presented{Kind: CredentialKey, Access: access, Secret: secret.Reveal()}
 	token := Presented{Kind: CredentialAccessToken, Token: jwt}
 
 	for name, c := range map[string]struct {
@@ -213,8 +221,8 @@ func TestParseAuthorization(t *testing.T) {
 		"Bearer with an API key": {"Bearer " + apiKey, key, nil},
 		"Bearer with a token":    {"Bearer " + jwt, token, nil},
 		"bearer in any case":     {"BEARER " + jwt, token, nil},
-		"Basic":                  {"Basic " + basic, key, nil},
-		"basic in any case":      {"bAsIc " + basic, key, nil},
+		"Basic":                  {"Basic " + basic, ofPair, nil},
+		"basic in any case":      {"bAsIc " + basic, ofPair, nil},
 
 		"nothing":                    {"", Presented{}, ErrNoCredential},
 		"another scheme":             {"Digest username=x", Presented{}, ErrNoCredential},

@@ -47,11 +47,18 @@ func FuzzAuthorization(f *testing.F) {
 }
 
 // readAuthorization is what becomes of a header before anything is known of
-// its owner: parsed, and, if it seems to be a token, found not to be one.
+// its owner: parsed, and, if it seems to be a key or a token, found not to be
+// one.
 func readAuthorization(header string) (Presented, error) {
 	p, err := ParseAuthorization(DefaultPrefix, header)
-	if err != nil || p.Kind != CredentialAccessToken {
+	if err != nil {
 		return p, err
+	}
+	if p.Kind == CredentialKey {
+		if err := p.examine(); err != nil {
+			return Presented{}, err
+		}
+		return p, nil
 	}
 	lease := new(Lease)
 	lease.RenewEndless()

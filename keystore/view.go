@@ -33,12 +33,14 @@ type View struct {
 	loads   atomic.Uint64
 }
 
-// entry is what was read of one key, true as of at. Immutable but for touched.
+// entry is what was read of one key, true as of at. Immutable but for touched
+// and proved.
 type entry struct {
 	rec     Record
 	at      Revision
 	epoch   uint64       // of the view when the read began
 	touched atomic.Int64 // second in which recency was last renewed
+	proved  proof        // of a credential by this very record
 }
 
 // slot is where a key's entry stands; aliases point at slots. It is empty
@@ -67,8 +69,8 @@ const (
 	lookupTimeout = 5 * time.Second
 )
 
-// absentRecord is what the view returns for a key known not to exist.
-var absentRecord Record
+// absentEntry is what the view returns for a key known not to exist.
+var absentEntry entry
 
 // NewView returns an empty view of at most size keys over records. It trusts
 // itself as long as lease does.
@@ -109,14 +111,19 @@ func (v *View) Record(ctx context.Context, id LookupID, now time.Time) (*Record,
 // Cached returns the record of id if the view knows it, or that there is
 // none. It neither blocks nor allocates.
 func (v *View) Cached(id LookupID, now time.Time) (*Record, bool) {
+	e, known := v.cached(id, now)
+	return &e.rec, known
+}
+
+func (v *View) cached(id LookupID, now time.Time) (*entry, bool) {
 	e, absent := v.shard(id).get(id)
-	if e != nil {
-		if second := now.Unix(); e.touched.Load() != second {
-			v.touch(id, e, second)
-		}
-		return &e.rec, true
+	if e == nil {
+		return &absentEntry, absent
 	}
-	return &absentRecord, absent
+	if second := now.Unix(); e.touched.Load() != second {
+		v.touch(id, e, second)
+	}
+	return e, true
 }
 
 // Load reads id from the store, once for however many wait, and keeps it.
@@ -185,7 +192,7 @@ func (v *View) read(ctx context.Context, id LookupID) (*entry, error) {
 // means: read again.
 func (v *View) fill(id LookupID, e *entry) (*Record, bool) {
 	if e.rec.ID == "" {
-		return &absentRecord, v.shard(id).fillAbsent(id, e)
+		return &absentEntry.rec, v.shard(id).fillAbsent(id, e)
 	}
 	sl, now, ok := v.shard(LookupID(e.rec.ID)).fill(e)
 	if !ok || !now.rec.FoundBy(id) {
