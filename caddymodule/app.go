@@ -195,7 +195,7 @@ func (a *App) newManagement(prefix string, caller func(*http.Request) (keystore.
 	return managementapi.New(managementapi.Config{
 		Service: &keystore.Service{
 			Store: a.engine.store, Follower: a.engine.follower, Credentials: a.engine.credentials, Replays: a.engine.replays,
-			Meters: a.engine.meters, Directory: a.engine.directory, Rulebook: a.engine.rulebook,
+			Meters: a.engine.view.Meters(), Directory: a.engine.directory, Rulebook: a.engine.rulebook,
 			Policy: keystore.Policy{Prefix: a.Prefix, Grace: time.Duration(a.GracePeriod)},
 		},
 		Organizations: a.engine.store,

@@ -28,7 +28,6 @@ type engine struct {
 	directory   *keystore.Directory
 	rulebook    *keystore.Rulebook
 	settings    *keystore.Settings
-	meters      *keystore.Meters
 	follower    *keystore.Follower
 	keyring     *tokenissuer.Keyring
 	rotation    *tokenissuer.Rotation

@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -37,6 +38,7 @@ type Authenticator struct {
 	View        *View
 	Credentials *Credentials
 	Tokens      TokenVerifier
+	Settings    *Settings // nil: no credential is an imported one
 	// MaxStaleness is the age up to which the view is trusted. It does not
 	// matter while this process is the store's only writer; otherwise zero
 	// trusts nothing.
@@ -52,35 +54,80 @@ type Authenticator struct {
 func (a *Authenticator) Authenticate(ctx context.Context, p Presented, now time.Time) (Principal, error) {
 	switch p.Kind {
 	case CredentialKey:
-		return a.authenticateKey(ctx, p, now)
+		return a.authenticateKey(ctx, &p, now)
 	case CredentialAccessToken:
 		return a.authenticateToken(ctx, p, now)
+	case CredentialImported:
+		return a.authenticateImported(ctx, p, now)
 	default:
 		return Principal{}, ErrNoCredential
 	}
 }
 
-func (a *Authenticator) authenticateKey(ctx context.Context, p Presented, now time.Time) (Principal, error) {
-	if err := a.View.Await(ctx, now, a.MaxStaleness); err != nil {
+func (a *Authenticator) authenticateKey(ctx context.Context, p *Presented, now time.Time) (Principal, error) {
+	f := a.Credentials.fingerprints.of(p)
+	if e := a.recall(f, p.Access, now); e != nil {
+		return admitted(e.principal(e.rec.Current.Generation, CredentialKey, e.rec.Scopes), now)
+	}
+	e, gen, err := a.prove(ctx, p, now)
+	if err != nil {
 		return Principal{}, err
 	}
-	rec, known := a.View.Cached(LookupID(p.Access), now)
+	a.remember(f, e, gen)
+	return admitted(e.principal(gen, CredentialKey, e.rec.Scopes), now)
+}
+
+// prove returns what is known of a key, and the generation that its secret
+// proves. Else ErrInvalid or ErrMalformed, or that it cannot be said.
+func (a *Authenticator) prove(ctx context.Context, p *Presented, now time.Time) (*entry, Generation, error) {
+	if err := p.examine(); err != nil {
+		return nil, 0, err
+	}
+	if err := a.View.Await(ctx, now, a.MaxStaleness); err != nil {
+		return nil, 0, err
+	}
+	e, known := a.View.cached(LookupID(p.Access), now)
 	if !known {
 		if !a.Credentials.Genuine(p.Access) {
-			return Principal{}, ErrInvalid // made up: costs no look-up and no memory
+			return nil, 0, ErrInvalid // made up: costs no look-up and no memory
 		}
 		var err error
-		if rec, err = a.View.Load(ctx, LookupID(p.Access)); err != nil {
-			return Principal{}, fmt.Errorf("looking up access key %s: %w", p.Access, err)
+		if e, err = a.View.load(ctx, LookupID(p.Access)); err != nil {
+			return nil, 0, fmt.Errorf("looking up access key %s: %w", p.Access, err)
 		}
 	}
 	// An absent record takes the same way as a wrong secret, so that neither
 	// text nor time tells them apart.
-	gen := rec.GenerationOf(p.Access, a.Credentials.Digest(p.Secret))
+	gen := e.rec.GenerationOf(p.Access, a.Credentials.Digest(p.Secret))
+	if gen == 0 {
+		return nil, 0, ErrInvalid
+	}
+	return e, gen, nil
+}
+
+// authenticateImported looks for the credential of another system, if the
+// store holds any. Such look-ups are bounded in number: nothing tells a
+// made-up one from a good one before the store has been asked.
+func (a *Authenticator) authenticateImported(ctx context.Context, p Presented, now time.Time) (Principal, error) {
+	if err := a.View.Await(ctx, now, a.MaxStaleness); err != nil {
+		return Principal{}, err
+	}
+	if a.Settings == nil || !a.Settings.HoldsImported() || len(p.Token) < MinimumImported {
+		return Principal{}, ErrInvalid
+	}
+	pair := a.Credentials.ImportedPair(0, sha256.Sum256(inPlace(p.Token)))
+	e, known := a.View.cached(LookupID(pair.AccessKey), now)
+	if !known {
+		var err error
+		if e, err = a.View.loadImported(ctx, LookupID(pair.AccessKey)); err != nil {
+			return Principal{}, fmt.Errorf("looking up an imported credential: %w", err)
+		}
+	}
+	gen := e.rec.GenerationOf(pair.AccessKey, pair.Digest)
 	if gen == 0 {
 		return Principal{}, ErrInvalid
 	}
-	return admitted(Principal{rec, nil, gen, CredentialKey, rec.Scopes}, now)
+	return admitted(e.principal(gen, CredentialImported, e.rec.Scopes), now)
 }
 
 func (a *Authenticator) authenticateToken(ctx context.Context, p Presented, now time.Time) (Principal, error) {
@@ -94,13 +141,19 @@ func (a *Authenticator) authenticateToken(ctx context.Context, p Presented, now 
 	if err != nil {
 		return Principal{}, err
 	}
-	rec, err := a.View.Record(ctx, LookupID(claims.Key), now)
-	if err != nil {
-		return Principal{}, fmt.Errorf("looking up key %s of an access token: %w", claims.Key, err)
+	e, known := a.View.cached(LookupID(claims.Key), now)
+	if !known {
+		if e, err = a.View.load(ctx, LookupID(claims.Key)); err != nil {
+			return Principal{}, fmt.Errorf("looking up key %s of an access token: %w", claims.Key, err)
+		}
 	}
 	// The key may have lost scopes since the token was minted.
-	scopes := claims.Scopes.Intersect(rec.Scopes)
-	return admitted(Principal{rec, nil, claims.Generation, CredentialAccessToken, scopes}, now)
+	scopes := claims.Scopes.Intersect(e.rec.Scopes)
+	return admitted(e.principal(claims.Generation, CredentialAccessToken, scopes), now)
+}
+
+func (e *entry) principal(gen Generation, kind CredentialKind, scopes Scopes) Principal {
+	return Principal{Record: &e.rec, Meter: e.meter, Generation: gen, Kind: kind, Scopes: scopes}
 }
 
 // admitted returns p with the verdict on it; ErrInvalid leaves nobody.

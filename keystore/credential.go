@@ -45,21 +45,24 @@ func FormatAPIKey(prefix string, access AccessKey, secret Secret) Secret {
 	return Secret(body + base62(checksum(body), checksumLength))
 }
 
-// parseAPIKey splits an API key into its halves, which point into s. False if
-// the shape, the alphabet or the checksum is wrong. It does not allocate.
-func parseAPIKey(prefix, s string) (access AccessKey, secret string, ok bool) {
+// splitAPIKey splits what has the shape of an API key into its halves, which
+// point into s. Alphabet and checksum are not examined: see spelled.
+func splitAPIKey(prefix, s string) (access AccessKey, secret string, ok bool) {
 	if len(s) != len(prefix)+apiKeyBody || s[:len(prefix)] != prefix {
 		return "", "", false
 	}
 	body := s[len(prefix):]
-	access, secret = AccessKey(body[1:1+accessKeyLength]), body[2+accessKeyLength:len(body)-checksumLength]
-	if body[0] != '_' || body[1+accessKeyLength] != '_' || !isBase62(string(access)) || !isBase62(secret) {
+	if body[0] != '_' || body[1+accessKeyLength] != '_' {
 		return "", "", false
 	}
-	if !spells(checksum(s[:len(s)-checksumLength]), body[len(body)-checksumLength:]) {
-		return "", "", false
-	}
-	return access, secret, true
+	return AccessKey(body[1 : 1+accessKeyLength]), body[2+accessKeyLength : len(body)-checksumLength], true
+}
+
+// spelled reports whether the alphabet and the checksum of an API key, split
+// into its halves, are right. It does not allocate.
+func spelled(s string, access AccessKey, secret string) bool {
+	body, sum := s[:len(s)-checksumLength], s[len(s)-checksumLength:]
+	return isBase62(string(access)) && isBase62(secret) && spells(checksum(body), sum)
 }
 
 func checksum(s string) uint32 { return crc32.ChecksumIEEE(inPlace(s)) }
@@ -123,6 +126,7 @@ type Credentials struct {
 	accessKeyMAC func() hash.Hash // holds its key as StoreSecret holds its root
 	foreignMAC   func() hash.Hash // likewise
 	peppers      sync.Pool        // of *peppered
+	fingerprints *fingerprints
 }
 
 type peppered struct {
@@ -137,6 +141,7 @@ func NewCredentials(s StoreSecret) *Credentials {
 		accessKeyMAC: func() hash.Hash { return hmac.New(sha256.New, accessKeyMAC) },
 		foreignMAC:   func() hash.Hash { return hmac.New(sha256.New, foreign) },
 		peppers:      sync.Pool{New: func() any { return &peppered{mac: hmac.New(sha256.New, pepper)} }},
+		fingerprints: newFingerprints(),
 	}
 }
 
@@ -200,7 +205,23 @@ type Presented struct {
 	Kind   CredentialKind
 	Access AccessKey // of a key
 	Secret string    // of a key
-	Token  string    // of an access token
+	Token  string    // an access token, or what may be a credential of another system
+
+	apiKey string // what a key's halves point into, if they were not a pair
+}
+
+// examine says what is wrong with a key whatever the store holds: ErrMalformed
+// for characters that no credential has, ErrInvalid for a wrong alphabet or
+// checksum.
+func (p *Presented) examine() error {
+	switch {
+	case p.apiKey == "" || spelled(p.apiKey, p.Access, p.Secret):
+		return nil
+	case !isOneCredential(p.apiKey):
+		return ErrMalformed
+	default:
+		return ErrInvalid
+	}
 }
 
 // String hides the credential from logs.
@@ -220,9 +241,10 @@ const (
 	CredentialNone CredentialKind = iota
 	CredentialKey
 	CredentialAccessToken
+	CredentialImported
 )
 
-var credentialKindNames = [...]string{CredentialNone: "none", CredentialKey: "key", CredentialAccessToken: "access_token"}
+var credentialKindNames = [...]string{CredentialNone: "none", CredentialKey: "key", CredentialAccessToken: "access_token", CredentialImported: "imported"}
 
 func (k CredentialKind) String() string {
 	if int(k) < len(credentialKindNames) {
@@ -242,8 +264,8 @@ const MaximumCredential = 4 << 10
 // than one credential or characters that no credential has, ErrInvalid for
 // what cannot be decoded. Only Basic allocates.
 //
-// What looks like an access token is not read through here: it is long, and
-// only one that does not verify can be malformed. Authenticate says so.
+// What looks like an API key or an access token is not read through here: only
+// one that is not known to be good can be malformed. Authenticate says so.
 func ParseAuthorization(prefix, value string) (Presented, error) {
 	if value == "" {
 		return Presented{}, ErrNoCredential
@@ -277,16 +299,18 @@ func ParseCredential(prefix, value string) (Presented, error) {
 
 // parseOne reads one bare credential; most says whether a token may stand here.
 func parseOne(prefix, text string, found bool, most CredentialKind) (Presented, error) {
-	if access, secret, ok := parseAPIKey(prefix, text); ok {
-		return Presented{Kind: CredentialKey, Access: access, Secret: secret}, nil
+	if access, secret, ok := splitAPIKey(prefix, text); ok {
+		return Presented{Kind: CredentialKey, Access: access, Secret: secret, apiKey: text}, nil
 	}
 	switch {
 	case most == CredentialAccessToken && len(text) <= MaximumCredential && !native(prefix, text) && strings.Count(text, ".") == 2:
 		return Presented{Kind: CredentialAccessToken, Token: text}, nil
 	case !found || !isOneCredential(text):
 		return Presented{}, ErrMalformed
-	default:
+	case native(prefix, text) || len(text) > MaximumCredential || strings.Count(text, ".") == 2:
 		return Presented{}, ErrInvalid
+	default:
+		return Presented{Kind: CredentialImported, Token: text}, nil
 	}
 }
 

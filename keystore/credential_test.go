@@ -36,6 +36,13 @@ func TestAPIKeyFormat(t *testing.T) {
 	}
 }
 
+// parseAPIKey is all that is asked of an API key before anything is known of
+// its owner.
+func parseAPIKey(prefix, s string) (access AccessKey, secret string, ok bool) {
+	access, secret, ok = splitAPIKey(prefix, s)
+	return access, secret, ok && spelled(s, access, secret)
+}
+
 // checksumByHand is what a secret scanner would do: CRC-32 (IEEE) bit by bit,
 // in six digits to the base of 62.
 func checksumByHand(body string) string {
@@ -200,7 +207,8 @@ func TestParseAuthorization(t *testing.T) {
 	pair := string(access) + ":" + secret.Reveal()
 	basic := base64.StdEncoding.EncodeToString([]byte(pair))
 	const jwt = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJrZXlfYSJ9.c2lnbmF0dXJl"
-	key := Presented{Kind: CredentialKey, Access: access, Secret: secret.Reveal()}
+	key := Presented{Kind: CredentialKey, Access: access, Secret: secret.Reveal(), apiKey: apiKey}
+	ofPair := Presented{Kind: CredentialKey, Access: access, Secret: secret.Reveal()}
 	token := Presented{Kind: CredentialAccessToken, Token: jwt}
 
 	for name, c := range map[string]struct {
@@ -213,8 +221,8 @@ func TestParseAuthorization(t *testing.T) {
 		"Bearer with an API key": {"Bearer " + apiKey, key, nil},
 		"Bearer with a token":    {"Bearer " + jwt, token, nil},
 		"bearer in any case":     {"BEARER " + jwt, token, nil},
-		"Basic":                  {"Basic " + basic, key, nil},
-		"basic in any case":      {"bAsIc " + basic, key, nil},
+		"Basic":                  {"Basic " + basic, ofPair, nil},
+		"basic in any case":      {"bAsIc " + basic, ofPair, nil},
 
 		"nothing":                    {"", Presented{}, ErrNoCredential},
 		"another scheme":             {"Digest username=x", Presented{}, ErrNoCredential},
@@ -224,12 +232,12 @@ func TestParseAuthorization(t *testing.T) {
 		"a scheme that folds alike":  {"To\u212Aen " + apiKey, Presented{}, ErrMalformed},
 
 		"Token with a token":     {"Token " + jwt, Presented{}, ErrInvalid},
-		"no dots":                {"Bearer abc", Presented{}, ErrInvalid},
-		"one dot":                {"Bearer a.b", Presented{}, ErrInvalid},
-		"three dots":             {"Bearer a.b.c.d", Presented{}, ErrInvalid},
-		"four dots":              {"Bearer a.b.c.d.e", Presented{}, ErrInvalid},
+		"no dots":                {"Bearer abc", Presented{Kind: CredentialImported, Token: "abc"}, nil},
+		"one dot":                {"Bearer a.b", Presented{Kind: CredentialImported, Token: "a.b"}, nil},
+		"three dots":             {"Bearer a.b.c.d", Presented{Kind: CredentialImported, Token: "a.b.c.d"}, nil},
+		"four dots":              {"Bearer a.b.c.d.e", Presented{Kind: CredentialImported, Token: "a.b.c.d.e"}, nil},
 		"native but no token":    {"Bearer wdr_a.b.c", Presented{}, ErrInvalid},
-		"another prefix":         {"Token x" + apiKey[1:], Presented{}, ErrInvalid},
+		"another prefix":         {"Token x" + apiKey[1:], Presented{Kind: CredentialImported, Token: "x" + apiKey[1:]}, nil},
 		"bad checksum":           {"Token " + apiKey[:len(apiKey)-6] + "000000", Presented{}, ErrInvalid},
 		"exactly too long":       {"Bearer a.b." + strings.Repeat("c", MaximumCredential), Presented{}, ErrInvalid},
 		"a byte too long":        {"Bearer a.b." + strings.Repeat("c", MaximumCredential-10), Presented{}, ErrInvalid},
@@ -330,7 +338,7 @@ func TestParseCredential(t *testing.T) {
 		"Token " + apiKey:     {CredentialNone, ErrMalformed},
 		apiKey + "," + apiKey: {CredentialNone, ErrMalformed},
 		apiKey + " ":          {CredentialNone, ErrMalformed},
-		apiKey[1:]:            {CredentialNone, ErrInvalid},
+		apiKey[1:]:            {CredentialImported, nil},
 		"a.b." + strings.Repeat("c", MaximumCredential): {CredentialNone, ErrInvalid},
 	} {
 		if got, err := ParseCredential("wdr", value); got.Kind != want.kind || err != want.err {

@@ -445,7 +445,7 @@ func newNode(t testing.TB, size int, interval time.Duration) *node {
 	n.follower = NewFollower(n.store, n.lease, interval, n.failed, n.view, &n.directory, &n.rulebook, &n.settings)
 	n.service = &Service{
 		Store: n.store, Follower: n.follower, Credentials: n.credentials, Replays: NewReplays(secret),
-		Meters: NewMeters(), Directory: &n.directory, Rulebook: &n.rulebook,
+		Meters: n.view.Meters(), Directory: &n.directory, Rulebook: &n.rulebook,
 		Policy: Policy{Prefix: DefaultPrefix, Grace: DefaultGrace},
 	}
 	n.auth = &Authenticator{View: n.view, Credentials: n.credentials, Tokens: n.tokens, MaxStaleness: time.Second}

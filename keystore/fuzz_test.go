@@ -47,11 +47,18 @@ func FuzzAuthorization(f *testing.F) {
 }
 
 // readAuthorization is what becomes of a header before anything is known of
-// its owner: parsed, and, if it seems to be a token, found not to be one.
+// its owner: parsed, and, if it seems to be a key or a token, found not to be
+// one.
 func readAuthorization(header string) (Presented, error) {
 	p, err := ParseAuthorization(DefaultPrefix, header)
-	if err != nil || p.Kind != CredentialAccessToken {
+	if err != nil {
 		return p, err
+	}
+	if p.Kind == CredentialKey {
+		if err := p.examine(); err != nil {
+			return Presented{}, err
+		}
+		return p, nil
 	}
 	lease := new(Lease)
 	lease.RenewEndless()
@@ -76,6 +83,10 @@ func accepted(t *testing.T, header string, p Presented) {
 	switch scheme := strings.ToLower(scheme); {
 	case p.Kind == CredentialAccessToken && scheme == "bearer":
 		if p.Token != text || p.Access != "" || p.Secret != "" || strings.Count(text, ".") != 2 {
+			t.Errorf("%q presents %q", header, p.Token)
+		}
+	case p.Kind == CredentialImported && (scheme == "bearer" || scheme == "token"):
+		if p.Token != text || p.Access != "" || p.Secret != "" || strings.Count(text, ".") == 2 || strings.HasPrefix(text, DefaultPrefix+"_") {
 			t.Errorf("%q presents %q", header, p.Token)
 		}
 	case p.Kind == CredentialKey && (scheme == "bearer" || scheme == "token"):

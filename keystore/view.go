@@ -29,16 +29,21 @@ type View struct {
 	flights singleflight.Group
 	seed    maphash.Seed
 	shards  []shard
+	meters  *Meters
+	strange chan struct{} // holds a value for each look-up of an imported credential
 	epoch   atomic.Uint64
 	loads   atomic.Uint64
 }
 
-// entry is what was read of one key, true as of at. Immutable but for touched.
+// entry is what was read of one key, true as of at. Immutable but for touched
+// and proved.
 type entry struct {
 	rec     Record
+	meter   *Meter // set before it is anywhere to be seen
 	at      Revision
 	epoch   uint64       // of the view when the read began
 	touched atomic.Int64 // second in which recency was last renewed
+	proved  proof        // of a credential by this very record
 }
 
 // slot is where a key's entry stands; aliases point at slots. It is empty
@@ -52,7 +57,21 @@ type shard struct {
 
 	slots   *simplelru.LRU[KeyID, *slot]
 	aliases *simplelru.LRU[LookupID, *slot]
-	absent  *simplelru.LRU[LookupID, Revision] // as of when; bounded apart: it cannot push out keys
+	absent  absences // bounded apart: they cannot push out keys
+	meters  *Meters
+}
+
+// absences are what is known not to exist, and as of when. Credentials of
+// other systems, which anybody can make up, cannot push out the rest.
+type absences struct {
+	own, imported *simplelru.LRU[LookupID, Revision]
+}
+
+func (a absences) of(id LookupID) *simplelru.LRU[LookupID, Revision] {
+	if IsImported(id) {
+		return a.imported
+	}
+	return a.own
 }
 
 const (
@@ -65,10 +84,13 @@ const (
 	// lookupTimeout bounds one look-up, and with it how long callers that
 	// joined it can be held by a store that hangs.
 	lookupTimeout = 5 * time.Second
+
+	// maxStrange is how many look-ups of imported credentials run at once.
+	maxStrange = 16
 )
 
-// absentRecord is what the view returns for a key known not to exist.
-var absentRecord Record
+// absentEntry is what the view returns for a key known not to exist.
+var absentEntry entry
 
 // NewView returns an empty view of at most size keys over records. It trusts
 // itself as long as lease does.
@@ -78,7 +100,9 @@ func NewView(records Records, lease *Lease, size int) *View {
 		n = 1
 	}
 	v := &View{Lease: lease, records: records, seed: maphash.MakeSeed(), shards: make([]shard, n)}
+	v.meters, v.strange = NewMeters(), make(chan struct{}, maxStrange)
 	for i := range v.shards {
+		v.shards[i].meters = v.meters
 		v.shards[i].init(max(1, size/n), max(1, maxAbsent/n))
 	}
 	return v
@@ -89,11 +113,14 @@ func (s *shard) init(keys, absent int) {
 	// What was seen and let go raises the fence, so that a look-up begun long
 	// before cannot contradict it later.
 	s.slots, _ = simplelru.NewLRU(keys, func(_ KeyID, sl *slot) {
-		s.fence = max(s.fence, sl.entry.Load().at)
-		sl.entry.Store(nil)
+		last := sl.entry.Swap(nil)
+		s.fence = max(s.fence, last.at)
+		s.meters.park(last.meter, time.Now())
 	})
 	s.aliases, _ = simplelru.NewLRU[LookupID, *slot](keys*maxAliases, nil)
-	s.absent, _ = simplelru.NewLRU(absent, func(_ LookupID, at Revision) { s.fence = max(s.fence, at) })
+	forgotten := func(_ LookupID, at Revision) { s.fence = max(s.fence, at) }
+	s.absent.own, _ = simplelru.NewLRU(absent, forgotten)
+	s.absent.imported, _ = simplelru.NewLRU(absent, forgotten)
 }
 
 // Record returns the record of id as of now or newer, from memory if it is
@@ -109,29 +136,59 @@ func (v *View) Record(ctx context.Context, id LookupID, now time.Time) (*Record,
 // Cached returns the record of id if the view knows it, or that there is
 // none. It neither blocks nor allocates.
 func (v *View) Cached(id LookupID, now time.Time) (*Record, bool) {
+	e, known := v.cached(id, now)
+	return &e.rec, known
+}
+
+func (v *View) cached(id LookupID, now time.Time) (*entry, bool) {
 	e, absent := v.shard(id).get(id)
-	if e != nil {
-		if second := now.Unix(); e.touched.Load() != second {
-			v.touch(id, e, second)
-		}
-		return &e.rec, true
+	if e == nil {
+		return &absentEntry, absent
 	}
-	return &absentRecord, absent
+	if second := now.Unix(); e.touched.Load() != second {
+		v.touch(id, e, second)
+	}
+	return e, true
 }
 
 // Load reads id from the store, once for however many wait, and keeps it.
 func (v *View) Load(ctx context.Context, id LookupID) (*Record, error) {
+	e, err := v.load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &e.rec, nil
+}
+
+// loadImported is load with a bound on how many run at once. What waits for
+// its turn gives up with its caller, or when it would be too late.
+func (v *View) loadImported(ctx context.Context, id LookupID) (*entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	select {
+	case v.strange <- struct{}{}:
+		defer func() { <-v.strange }()
+		return v.load(ctx, id)
+	case <-ctx.Done():
+		return nil, unavailable(ctx.Err())
+	}
+}
+
+func (v *View) load(ctx context.Context, id LookupID) (*entry, error) {
 	for range maxFillAttempts {
 		e, err := v.read(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		if rec, ok := v.fill(id, e); ok {
-			return rec, nil
+		if now, ok := v.fill(id, e); ok {
+			return now, nil
 		}
 	}
 	return nil, fmt.Errorf("reading %s: the store keeps answering with an older state: %w", id, ErrUnavailable)
 }
+
+// Meters returns the meters of the keys in the view.
+func (v *View) Meters() *Meters { return v.meters }
 
 // Loads returns how many look-ups the store was asked for.
 func (v *View) Loads() uint64 { return v.loads.Load() }
@@ -183,15 +240,15 @@ func (v *View) read(ctx context.Context, id LookupID) (*entry, error) {
 
 // fill keeps e, which was read for id, unless something newer is known. False
 // means: read again.
-func (v *View) fill(id LookupID, e *entry) (*Record, bool) {
+func (v *View) fill(id LookupID, e *entry) (*entry, bool) {
 	if e.rec.ID == "" {
-		return &absentRecord, v.shard(id).fillAbsent(id, e)
+		return &absentEntry, v.shard(id).fillAbsent(id, e)
 	}
 	sl, now, ok := v.shard(LookupID(e.rec.ID)).fill(e)
 	if !ok || !now.rec.FoundBy(id) {
 		return nil, false
 	}
-	return &now.rec, v.linkAlias(sl, now, id)
+	return now, v.linkAlias(sl, now, id)
 }
 
 // linkAlias lets id, if it is one of the access keys, point at the slot.
@@ -257,7 +314,7 @@ func (s *shard) get(id LookupID) (e *entry, absent bool) {
 	if e = s.entry(id); e != nil {
 		return e, false
 	}
-	return nil, s.absent.Contains(id)
+	return nil, s.absent.of(id).Contains(id)
 }
 
 // entry returns what stands under id, or nil. The caller holds mu.
@@ -300,9 +357,16 @@ func (s *shard) len() int {
 	return s.slots.Len()
 }
 
+// meterFrom gives e its meter, once: it may have been seen since, and left.
+func (e *entry) meterFrom(m *Meter) {
+	if e.meter == nil {
+		e.meter = m
+	}
+}
+
 // outdated is the fence: something newer than e was applied, or seen of id.
 func (s *shard) outdated(id LookupID, e *entry) bool {
-	gone, _ := s.absent.Peek(id)
+	gone, _ := s.absent.of(id).Peek(id)
 	return e.at < s.fence || e.at < gone || e.epoch != s.epoch
 }
 
@@ -315,16 +379,19 @@ func (s *shard) fill(e *entry) (*slot, *entry, bool) {
 	if s.outdated(LookupID(id), e) {
 		return nil, nil, false
 	}
-	s.absent.Remove(LookupID(id))
+	s.absent.own.Remove(LookupID(id))
 	sl, ok := s.slots.Get(id)
 	if ok {
-		if now := sl.entry.Load(); now.at >= e.at {
+		now := sl.entry.Load()
+		if now.at >= e.at {
 			return sl, now, true // never roll back
 		}
+		e.meterFrom(now.meter)
 		sl.entry.Store(e)
 		return sl, e, true
 	}
 	sl = new(slot)
+	e.meterFrom(s.meters.of(&e.rec))
 	sl.entry.Store(e)
 	s.slots.Add(id, sl)
 	return sl, e, true
@@ -338,7 +405,7 @@ func (s *shard) fillAbsent(id LookupID, e *entry) bool {
 	}
 	s.slots.Remove(KeyID(id))
 	s.aliases.Remove(id)
-	s.absent.Add(LookupID(strings.Clone(string(id))), e.at)
+	s.absent.of(id).Add(LookupID(strings.Clone(string(id))), e.at)
 	return true
 }
 
@@ -348,7 +415,7 @@ func (s *shard) link(alias LookupID, sl *slot, now *entry) bool {
 	if s.outdated(alias, now) {
 		return false
 	}
-	s.absent.Remove(alias)
+	s.absent.of(alias).Remove(alias)
 	s.aliases.Add(alias, sl)
 	return true
 }
@@ -372,7 +439,7 @@ func (s *shard) apply(c Change, head Revision, epoch uint64) *slot {
 		return nil
 	}
 	if now := sl.entry.Load(); now.at < head {
-		next := &entry{rec: c.Key.compact(), at: head, epoch: epoch}
+		next := &entry{rec: c.Key.compact(), meter: now.meter, at: head, epoch: epoch}
 		next.touched.Store(now.touched.Load())
 		sl.entry.Store(next)
 	}
@@ -396,16 +463,16 @@ func (s *shard) applyAlias(alias LookupID, gone bool, sl *slot, r, head Revision
 }
 
 func (s *shard) applyAbsent(id LookupID, head Revision) {
-	if at, _ := s.absent.Peek(id); at < head {
-		s.absent.Add(id, head)
+	if at, _ := s.absent.of(id).Peek(id); at < head {
+		s.absent.of(id).Add(id, head)
 	}
 }
 
 // applyPresent forgets that id was absent, unless it was seen to go later.
 func (s *shard) applyPresent(id LookupID, head Revision) bool {
-	at, gone := s.absent.Peek(id)
+	at, gone := s.absent.of(id).Peek(id)
 	if gone && at <= head {
-		s.absent.Remove(id)
+		s.absent.of(id).Remove(id)
 	}
 	return at <= head
 }
@@ -415,6 +482,7 @@ func (s *shard) purge(fence Revision, epoch uint64) {
 	defer s.mu.Unlock()
 	s.slots.Purge()
 	s.aliases.Purge()
-	s.absent.Purge()
+	s.absent.own.Purge()
+	s.absent.imported.Purge()
 	s.fence, s.epoch = fence, epoch // the purge has raised the fence
 }

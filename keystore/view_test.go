@@ -153,7 +153,7 @@ func TestLettingGoKeepsTheFence(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, 1, 0)
-			n.view.shards[0].absent.Resize(1)
+			n.view.shards[0].absent.own.Resize(1)
 			other, _ := n.storedKey(t, "")
 			rec, _ := n.storedKey(t, "")
 			id := LookupID(rec.ID)
@@ -487,7 +487,7 @@ func TestAbsenceIsBoundedAndApart(t *testing.T) {
 		}
 		absent := 0
 		for i := range n.view.shards {
-			absent += n.view.shards[i].absent.Len()
+			absent += n.view.shards[i].absent.own.Len()
 		}
 		if absent > maxAbsent || absent < maxAbsent/2 {
 			t.Errorf("view of %d: %d absent ids are kept", size, absent)
@@ -652,8 +652,8 @@ func TestMadeUpKeysCostNothing(t *testing.T) {
 			t.Fatalf("a made-up key: %+v, %v", p, err)
 		}
 	}
-	if n.store.asked() != 0 || n.view.shards[0].absent.Len() != 0 {
-		t.Errorf("%d look-ups, %d remembered", n.store.asked(), n.view.shards[0].absent.Len())
+	if n.store.asked() != 0 || n.view.shards[0].absent.own.Len() != 0 {
+		t.Errorf("%d look-ups, %d remembered", n.store.asked(), n.view.shards[0].absent.own.Len())
 	}
 }
 

@@ -64,7 +64,7 @@ func newRig(t *testing.T) *rig {
 	g := &rig{t: t, store: store, keyring: keyring, caller: keystore.LocalCaller()}
 	g.service = &keystore.Service{
 		Store: store, Follower: follower, Credentials: keystore.NewCredentials(secret), Replays: keystore.NewReplays(secret),
-		Meters: keystore.NewMeters(), Directory: directory, Rulebook: rulebook,
+		Meters: view.Meters(), Directory: directory, Rulebook: rulebook,
 		Policy: keystore.Policy{Prefix: keystore.DefaultPrefix, Grace: keystore.DefaultGrace},
 	}
 	g.serve(Config{
