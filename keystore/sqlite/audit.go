@@ -4,6 +4,7 @@ package sqlite
 
 import (
 	"context"
+	"strings"
 
 	"github.com/warderhq/warder/keystore"
 )
@@ -42,17 +43,21 @@ func (t *tx) AppendAudit(e *keystore.AuditEntry) error {
 // Audit implements keystore.AuditLog.
 func (s *Store) Audit(ctx context.Context, q keystore.AuditQuery) (keystore.AuditPage, error) {
 	var page keystore.AuditPage
-	which, limit := auditConditions(q), listLimit(q.Limit)
-	query := auditQuery + which.where() + " ORDER BY number DESC LIMIT ?"
-	// One more than asked for tells whether there are more.
-	err := s.scan(ctx, "reading the audit log", query, append(which.args, int64(limit)+1), into(&page.Entries, auditTargets))
-	if err != nil {
+	query, args := auditStatement(q)
+	if err := s.scan(ctx, "reading the audit log", query, args, into(&page.Entries, auditTargets)); err != nil {
 		return keystore.AuditPage{}, err
 	}
-	if len(page.Entries) > limit {
+	if limit := pageLimit(q.Limit); len(page.Entries) > limit {
 		page.Entries, page.More = page.Entries[:limit], true
 	}
 	return page, nil
+}
+
+// auditStatement asks for one row more than the page has, as listQuery does.
+func auditStatement(q keystore.AuditQuery) (string, []any) {
+	which := auditConditions(q)
+	return "SELECT number, " + strings.Join(auditColumns, ", ") + " FROM audit" + which.where() + " ORDER BY number DESC LIMIT ?",
+		append(which.args, int64(pageLimit(q.Limit))+1)
 }
 
 func auditConditions(q keystore.AuditQuery) (which conditions) {

@@ -203,6 +203,19 @@ func TestDamageWhileOpen(t *testing.T) {
 	t.Error("damage was never noticed")
 }
 
+// A limit that cannot be read is damage, not "no limit".
+func TestUnreadableLimit(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "warder.db"))
+	r := putKey(t, s, "key_a")
+	if _, err := s.writes.Exec("UPDATE keys SET rate_limit = '5/fortnight'"); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := s.Lookup(t.Context(), keystore.LookupID(r.ID))
+	if !errors.Is(err, keystore.ErrCorrupt) || !errors.Is(err, keystore.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Long reads do not keep a look-up waiting, and who waits can give up.
 func TestPlaces(t *testing.T) {
 	s := openAt(t, filepath.Join(t.TempDir(), "warder.db"))

@@ -39,7 +39,7 @@ func listPage(q keystore.Query, read func(query string, args []any, take func(*s
 	if err := read(query, args, into(&page.Records, keyTargets)); err != nil {
 		return keystore.Page{}, err
 	}
-	if limit := listLimit(q.Limit); len(page.Records) > limit {
+	if limit := pageLimit(q.Limit); len(page.Records) > limit {
 		page.Records, page.More = page.Records[:limit], true
 	}
 	if backwards(q) {
@@ -48,7 +48,8 @@ func listPage(q keystore.Query, read func(query string, args []any, take func(*s
 	return page, nil
 }
 
-func listLimit(limit int) int { return max(limit, 1) }
+// pageLimit is at least 1.
+func pageLimit(limit int) int { return max(limit, 1) }
 
 // backwards reports whether the page is the one that ends at a place.
 func backwards(q keystore.Query) bool { return q.Before != 0 && q.After == 0 }
@@ -66,7 +67,7 @@ func listQuery(q keystore.Query) (string, []any) {
 		order += " DESC"
 	}
 	return "SELECT " + keySelection + " FROM " + from + which.where() + " ORDER BY " + order + " LIMIT ?",
-		append(which.args, int64(listLimit(q.Limit))+1)
+		append(which.args, int64(pageLimit(q.Limit))+1)
 }
 
 // stateColumn is Record.State in SQL; its one parameter is the time.

@@ -39,7 +39,6 @@ var (
 	headQuery         = "SELECT revision, mark FROM log ORDER BY revision DESC LIMIT 1"
 	organizationQuery = "SELECT number, " + strings.Join(organizationColumns, ", ") + " FROM organizations"
 	documentQuery     = "SELECT " + documentColumns + " FROM documents"
-	auditQuery        = "SELECT number, " + strings.Join(auditColumns, ", ") + " FROM audit"
 	lastUsedQuery     = "SELECT key, generation, at FROM last_used WHERE key IN (SELECT value FROM json_each(?)) ORDER BY key, generation"
 )
 

@@ -36,9 +36,10 @@ func Run(t *testing.T, h Harness) {
 		name string
 		run  func(*testing.T, Harness)
 	}{
-		{"Fresh", fresh}, {"Lookup", lookup}, {"Fields", fields}, {"List", list},
+		{"Fresh", fresh}, {"Lookup", lookup}, {"Fields", fields}, {"List", list}, {"Queries", queries}, {"Limits", limits},
 		{"Transact", transact}, {"Names", names}, {"Numbers", numbers},
-		{"Organizations", organizations}, {"Documents", documents},
+		{"Organizations", organizations}, {"Documents", documents}, {"Deletions", deletions},
+		{"Audit", audit}, {"Usage", usage},
 		{"Changes", changes}, {"Positions", positions}, {"Replies", replies},
 		{"Contexts", contexts}, {"Concurrency", concurrency}, {"Reopen", reopened},
 	} {

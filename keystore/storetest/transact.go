@@ -282,8 +282,14 @@ func contexts(t *testing.T, h Harness) {
 			_, changesErr := b.store.Changes(ctx, head, 1)
 			_, snapshotErr := b.store.Snapshot(ctx)
 			_, transactErr := b.store.Transact(ctx, func(keystore.Tx) error { return nil })
+			_, countErr := b.store.Count(ctx, keystore.Query{})
+			_, auditErr := b.store.Audit(ctx, keystore.AuditQuery{Limit: 1})
+			_, usageErr := b.store.Usage(ctx, keystore.UsageQuery{FromDay: 1, ToDay: 1})
+			_, lastErr := b.store.LastUsed(ctx, []keystore.KeyID{"key_a"})
+			addErr := b.store.AddUsage(ctx, keystore.UsageBatch{})
 			for what, err := range map[string]error{
 				"Lookup": lookupErr, "List": listErr, "Changes": changesErr, "Snapshot": snapshotErr, "Transact": transactErr,
+				"Count": countErr, "Audit": auditErr, "Usage": usageErr, "LastUsed": lastErr, "AddUsage": addErr,
 			} {
 				if !errors.Is(err, want) {
 					t.Errorf("%s: got %v, want %v", what, err, want)
