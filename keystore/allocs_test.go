@@ -7,6 +7,7 @@ package keystore
 
 import (
 	"context"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -54,4 +55,35 @@ func TestHitsDoNotAllocate(t *testing.T) {
 			t.Errorf("%.12s: a hit allocates %v times", header, allocs)
 		}
 	}
+}
+
+// TestPermitAndSpendDoNotAllocate: nor does what a known caller is asked next.
+func TestPermitAndSpendDoNotAllocate(t *testing.T) {
+	n := newNode(t, 16, 0)
+	n.rulebook.byID.Store(&map[string]*rules{"perm_a": {rules: []rule{{methods: []string{"GET"}, paths: patterns("/v1/*/x", "/v1/*")}}}})
+	z := &Authorizer{Directory: &n.directory, Rulebook: &n.rulebook}
+	rec := Record{ID: "key_a", Organization: DefaultOrganization, Permissions: "perm_a perm_b", Networks: "10.0.0.0/8 2001:db8::/32", Limit: Limit{1_000_000, 1_000_000, time.Second}}
+	p := &Principal{Record: &rec, Meter: NewMeters().of(&rec)}
+	access := Access{Method: "GET", Path: "/v1/a/b", From: netip.MustParseAddr("2001:db8::1")}
+	now := time.Now()
+	ask := func() {
+		if err := z.Permit(p, access); err != nil {
+			t.Fatal(err)
+		}
+		z.Spend(p, now)
+		p.Meter.Pass(1, now)
+		p.Meter.Refuse(OutcomeScope)
+	}
+	ask()
+	if allocs := testing.AllocsPerRun(1000, ask); allocs != 0 {
+		t.Errorf("%v allocations", allocs)
+	}
+}
+
+func patterns(texts ...string) (out []PathPattern) {
+	for _, text := range texts {
+		p, _ := ParsePathPattern(text)
+		out = append(out, p)
+	}
+	return out
 }

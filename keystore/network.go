@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ func NewNetworks(ranges []string) (Networks, error) {
 	set := make([]string, 0, len(ranges))
 	for _, text := range ranges {
 		p, err := parseNetwork(text)
-		if err != nil || p.Masked() != p || p.Addr().Zone() != "" {
+		if err != nil || p.Masked() != p {
 			return "", &FieldError{pointer, "must be addresses or CIDR ranges without host bits, such as 10.0.0.0/8 or 2001:db8::/32"}
 		}
 		set = append(set, p.String())
@@ -37,8 +38,8 @@ func NewNetworks(ranges []string) (Networks, error) {
 func parseNetwork(text string) (netip.Prefix, error) {
 	if !strings.Contains(text, "/") {
 		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return netip.Prefix{}, err
+		if err != nil || a.Zone() != "" {
+			return netip.Prefix{}, errors.New("not an address everywhere")
 		}
 		a = a.Unmap()
 		return netip.PrefixFrom(a, a.BitLen()), nil

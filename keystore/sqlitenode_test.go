@@ -17,6 +17,9 @@ type sqliteNode struct {
 	view        *keystore.View
 	follower    *keystore.Follower
 	credentials *keystore.Credentials
+	directory   *keystore.Directory
+	rulebook    *keystore.Rulebook
+	settings    *keystore.Settings
 	service     *keystore.Service
 	auth        *keystore.Authenticator
 }
@@ -35,14 +38,17 @@ func newSQLiteNode(t testing.TB, viewSize int) *sqliteNode {
 		t.Fatalf("unlocking the store: %v", err)
 	}
 	n := &sqliteNode{store: store, secret: secret, credentials: keystore.NewCredentials(secret)}
+	n.directory, n.rulebook, n.settings = new(keystore.Directory), new(keystore.Rulebook), new(keystore.Settings)
 	lease := new(keystore.Lease)
 	n.view = keystore.NewView(store, lease, viewSize)
-	n.follower = keystore.NewFollower(store, lease, 0, func(err error) { t.Log(err) }, n.view, new(keystore.Directory))
+	n.follower = keystore.NewFollower(store, lease, 0, func(err error) { t.Log(err) }, 
+		n.view, n.directory, n.rulebook, n.settings)
 	n.service = &keystore.Service{
 		Store: store, Follower: n.follower, Credentials: n.credentials, Replays: keystore.NewReplays(secret),
+		Meters: n.view.Meters(), Directory: n.directory, Rulebook: n.rulebook,
 		Policy: keystore.Policy{Prefix: keystore.DefaultPrefix, Grace: keystore.DefaultGrace},
 	}
-	n.auth = &keystore.Authenticator{View: n.view, Credentials: n.credentials}
+	n.auth = &keystore.Authenticator{View: n.view, Credentials: n.credentials, Settings: n.settings}
 	n.follow(t)
 	return n
 }
