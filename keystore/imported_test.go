@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -264,5 +265,35 @@ func TestImportedRecordShowsNoDigest(t *testing.T) {
 	}
 	if slices.Contains([]string{"", "imported_"}, string(rec.Current.AccessKey)) {
 		t.Error("no name")
+	}
+}
+
+// A hundred thousand credentials move in, and a thousand of them at random are
+// used as they were. (Under the race detector a tenth of them.)
+func TestFloodOfImports(t *testing.T) {
+	count := 100_000
+	if raceDetector {
+		count = 10_000
+	}
+	n := newSQLiteNode(t, 1024)
+	name := func(i int) keystore.Secret { return keystore.Secret(fmt.Sprintf("sk_live_%08d", i)) }
+	began := time.Now()
+	for from := 0; from < count; from += keystore.MaximumImport {
+		batch := make([]keystore.Import, keystore.MaximumImport)
+		for i := range batch {
+			batch[i] = keystore.Import{SHA256: sha256.Sum256([]byte(name(from + i).Reveal())), NewKey: keystore.NewKey{Name: name(from + i).Reveal()}}
+		}
+		n.bring(t, batch...)
+	}
+	t.Logf("%d keys in %s", count, time.Since(began))
+	for range 1000 {
+		credential := name(rand.IntN(count)).Reveal()
+		p, err := n.presentAs("Bearer "+credential, time.Now())
+		if err != nil || p.Record.Name != credential {
+			t.Fatalf("%s: %v", credential, err)
+		}
+	}
+	if got, err := n.service.CountKeys(t.Context(), admin, keystore.Query{Imported: true}); err != nil || got != count {
+		t.Errorf("%d are there: %v", got, err)
 	}
 }

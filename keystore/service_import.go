@@ -36,9 +36,10 @@ func (s *Service) ImportKeys(ctx context.Context, c Caller, ins []Import, now ti
 	var done []Imported
 	_, err := s.transact(ctx, c.does("keys.import", KindKey, ""), func(tx Tx) error {
 		done = make([]Imported, len(ins))
+		owners := make(owners)
 		for i := range ins {
 			var err error
-			if done[i], err = s.importKey(tx, c, &ins[i], now); err != nil {
+			if done[i], err = s.importKey(tx, c, owners, &ins[i], now); err != nil {
 				return placed(fmt.Sprintf("/keys/%d", i), err)
 			}
 		}
@@ -50,12 +51,27 @@ func (s *Service) ImportKeys(ctx context.Context, c Caller, ins []Import, now ti
 	return done, nil
 }
 
-func (s *Service) importKey(tx Tx, c Caller, in *Import, now time.Time) (Imported, error) {
+// owners are the organizations of one transaction, each read once.
+type owners map[string]*Organization
+
+func (o owners) of(tx Tx, c Caller, asked string) (*Organization, error) {
+	if org, known := o[asked]; known {
+		return org, nil
+	}
+	org, err := owner(tx, c, asked)
+	if err != nil {
+		return nil, err
+	}
+	o[asked] = &org
+	return &org, nil
+}
+
+func (s *Service) importKey(tx Tx, c Caller, owners owners, in *Import, now time.Time) (Imported, error) {
 	sum, err := in.sum(s.Policy.Prefix)
 	if err != nil {
 		return Imported{}, err
 	}
-	org, err := owner(tx, c, in.Organization)
+	org, err := owners.of(tx, c, in.Organization)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -69,7 +85,7 @@ func (s *Service) importKey(tx Tx, c Caller, in *Import, now time.Time) (Importe
 	case known.ID != "":
 		return Imported{known.ID, true}, c.manages(&known)
 	}
-	rec, err := put(tx, c, &org, in.NewKey, pair, now)
+	rec, err := put(tx, c, org, in.NewKey, pair, now)
 	return Imported{ID: rec.ID}, err
 }
 
