@@ -82,9 +82,14 @@ func onOneSocket(t *testing.T, w *world) (listen func(string) string) {
 	t.Cleanup(func() { _ = file.Close() })
 	_ = l.Close() // the file keeps it open, and nobody accepts from it
 	return func(text string) string {
-		return strings.Replace(text, "bind 127.0.0.1", fmt.Sprintf("bind fd/%d", file.Fd()), 1)
+		text = strings.Replace(text, "bind 127.0.0.1", fmt.Sprintf("bind fd/%d", file.Fd()), 1)
+		return strings.Replace(text, "reverse_proxy <upstream>", patientProxy, 1)
 	}
 }
+
+// patientProxy does not give up on the API behind while a busy machine keeps
+// a connection to it waiting: that would be the proxy's refusal, not the gate's.
+const patientProxy = "reverse_proxy <upstream> {\ntransport http {\ndial_timeout 1m\n}\n}"
 
 // readUntil asks without a pause and returns how often it was served. A
 // connection that ends before a byte of an answer is tried anew, as clients
