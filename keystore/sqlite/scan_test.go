@@ -75,6 +75,20 @@ func explain(t *testing.T, db *sql.DB, query string, args []any) (plan string) {
 	return plan
 }
 
+// What a key refers to goes with it: nothing else would ever remove it.
+func TestPermissionsGoWithTheirKey(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "warder.db"))
+	r := testKey("key_a")
+	r.Permissions = "perm_a perm_b"
+	_, err := s.Transact(t.Context(), func(tx keystore.Tx) error {
+		return errors.Join(tx.PutKey(&r), tx.DeleteKey(r.ID))
+	})
+	var left int
+	if err := errors.Join(err, s.reads.QueryRow("SELECT count(*) FROM key_permissions").Scan(&left)); err != nil || left != 0 {
+		t.Errorf("%d left, %v", left, err)
+	}
+}
+
 // Audit and usage wait for a place among the longer reads, and give up with
 // their caller; adding usage waits for the writer.
 func TestManagementPlaces(t *testing.T) {
