@@ -143,7 +143,7 @@ func TestParkedMetersAreBounded(t *testing.T) {
 	if _, kept := ms.parked["key_idle"]; kept {
 		t.Error("a meter is kept of which nothing is used up")
 	}
-	ms.collect(now.Add(2 * time.Hour))
+	ms.take(now.Add(2 * time.Hour))
 	if len(ms.parked) != 0 {
 		t.Errorf("%d are kept after their limit is whole again", len(ms.parked))
 	}

@@ -41,7 +41,11 @@ func (m *Meter) Refuse(o Outcome) {
 	if m == nil {
 		return
 	}
-	m.counts[o].Add(1)
+	m.count(o, 1)
+}
+
+func (m *Meter) count(o Outcome, requests uint32) {
+	m.counts[o].Add(requests)
 	if !m.listed.Load() && m.listed.CompareAndSwap(false, true) {
 		m.meters.list(m)
 	}

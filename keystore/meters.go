@@ -25,6 +25,7 @@ const (
 	FlushInterval = 10 * time.Second
 
 	flushTimeout = 30 * time.Second
+	flushKeys    = 1000 // in one transaction
 	maxParked    = 65_536
 )
 
@@ -59,10 +60,10 @@ func (ms *Meters) park(m *Meter, now time.Time) {
 	ms.parked[m.key] = m
 }
 
-func (ms *Meters) list(m *Meter) {
+func (ms *Meters) list(meters ...*Meter) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	ms.listed = append(ms.listed, m)
+	ms.listed = append(ms.listed, meters...)
 }
 
 // Run flushes every FlushInterval, and at the end of each day (UTC) so that a
@@ -89,25 +90,30 @@ func untilMidnight(now time.Time) time.Duration {
 	return now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)
 }
 
-// Flush writes what was counted, as of the day of now.
+// Flush writes what was counted, as of the day of now. It does so a thousand
+// keys at a time: a change that waits behind it is not to wait for all.
 func (ms *Meters) Flush(ctx context.Context, store UsageLog, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	batch, listed := ms.collect(now)
-	if len(listed) == 0 {
-		return nil
-	}
-	if err := store.AddUsage(ctx, batch); err != nil {
-		ms.giveBack(batch, listed)
-		return fmt.Errorf("writing usage: %w", err)
+	listed := ms.take(now)
+	for len(listed) > 0 {
+		some := listed[:min(len(listed), flushKeys)]
+		listed = listed[len(some):]
+		batch := emptied(some, now)
+		if err := store.AddUsage(ctx, batch); err != nil {
+			giveBack(batch, some)
+			ms.list(listed...)
+			return fmt.Errorf("writing usage: %w", err)
+		}
 	}
 	return nil
 }
 
-// collect empties the listed meters, and forgets parked ones that nobody
-// would miss.
-func (ms *Meters) collect(now time.Time) (UsageBatch, []*Meter) {
+// take returns the listed meters, and forgets parked ones that nobody would
+// miss.
+func (ms *Meters) take(now time.Time) []*Meter {
 	ms.mu.Lock()
+	defer ms.mu.Unlock()
 	listed := ms.listed
 	ms.listed = nil
 	for id, m := range ms.parked {
@@ -115,13 +121,17 @@ func (ms *Meters) collect(now time.Time) (UsageBatch, []*Meter) {
 			delete(ms.parked, id)
 		}
 	}
-	ms.mu.Unlock()
+	return listed
+}
+
+// emptied moves what the meters counted into a batch.
+func emptied(meters []*Meter, now time.Time) UsageBatch {
 	today := DayOf(InstantOf(now))
 	batch := UsageBatch{Oldest: DayOf(InstantOf(now.AddDate(0, 0, -UsageDaysKept)))}
-	for _, m := range listed {
+	for _, m := range meters {
 		m.empty(&batch, today)
 	}
-	return batch, listed
+	return batch
 }
 
 // empty moves the meter's counts into the batch. Unlisted first: what is
@@ -142,16 +152,12 @@ func (m *Meter) empty(batch *UsageBatch, day Day) {
 }
 
 // giveBack counts a batch again that could not be written.
-func (ms *Meters) giveBack(batch UsageBatch, listed []*Meter) {
-	byKey := make(map[KeyID]*Meter, len(listed))
-	for _, m := range listed {
+func giveBack(batch UsageBatch, meters []*Meter) {
+	byKey := make(map[KeyID]*Meter, len(meters))
+	for _, m := range meters {
 		byKey[m.key] = m
 	}
 	for _, c := range batch.Counts {
-		m := byKey[c.Key]
-		m.counts[c.Outcome].Add(uint32(c.Requests))
-		if m.listed.CompareAndSwap(false, true) {
-			ms.list(m)
-		}
+		byKey[c.Key].count(c.Outcome, uint32(c.Requests))
 	}
 }

@@ -3,6 +3,7 @@ package keystore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ type ledger struct {
 	UsageLog
 	mu      sync.Mutex // guards all below
 	failing error
+	failAt  int // which part, counted from one
 	counts  map[UsageCount]uint64 // by all but the number
 	last    []LastUse
 	flushed []time.Time
@@ -26,6 +28,9 @@ func (l *ledger) AddUsage(_ context.Context, b UsageBatch) error {
 	l.flushed = append(l.flushed, time.Now())
 	if l.failing != nil {
 		return l.failing
+	}
+	if len(l.flushed) == l.failAt {
+		return errors.New("locked")
 	}
 	for _, c := range b.Counts {
 		n := c.Requests
@@ -105,6 +110,30 @@ func TestCountsSurviveAFailingStore(t *testing.T) {
 	before := len(l.flushed)
 	if err := ms.Flush(t.Context(), l, now); err != nil || len(l.flushed) != before {
 		t.Error("nothing was counted, and it is written")
+	}
+}
+
+// Many keys are written a thousand at a time, and what does not get through
+// is written later, once.
+func TestFlushInParts(t *testing.T) {
+	ms, l, now := NewMeters(), new(ledger), time.Now()
+	for i := range 2*flushKeys + 1 {
+		ms.of(&Record{ID: KeyID(fmt.Sprint("key_", i))}).Pass(1, now)
+	}
+	l.failAt = 2
+	if err := ms.Flush(t.Context(), l, now); err == nil {
+		t.Fatal("the second part fails")
+	}
+	if err := ms.Flush(t.Context(), l, now); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.flushed) != 4 || len(l.counts) != 2*flushKeys+1 {
+		t.Errorf("%d parts, %d keys", len(l.flushed), len(l.counts))
+	}
+	for c, n := range l.counts {
+		if n != 1 {
+			t.Errorf("%s is counted %d times", c.Key, n)
+		}
 	}
 }
 
