@@ -139,4 +139,4 @@ func TestHandlerAllocations(t *testing.T) {
 	}
 }
 
-const maxHandlerAllocations = 6
+const maxHandlerAllocations = 4
