@@ -164,7 +164,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	h.identity.strip(r) // before anything else: error routes, too, may lead to an API
 	earlier := principalOf(r.Context())
 	if earlier != nil {
-		h.name(r, earlier)
+		h.name(r, new(identityValues), earlier)
 	}
 	if err := normalise(r, h.AllowEncodedSlash); err != nil {
 		return h.refuse(w, r, next, keystore.Principal{}, err)
@@ -301,15 +301,15 @@ func (h *Handler) admit(r *http.Request, p keystore.Principal, earlier *keystore
 		return r
 	}
 	h.gate.passed(p.Kind)
-	admitted := &admission{r.Context(), p}
-	h.name(r, &admitted.principal)
+	admitted := &admission{Context: r.Context(), principal: p}
+	h.name(r, &admitted.values, &admitted.principal)
 	providePlaceholders(r, userPlaceholders, &admitted.principal)
 	return r.WithContext(admitted)
 }
 
 // name tells the API behind who calls.
-func (h *Handler) name(r *http.Request, p *keystore.Principal) {
-	h.identity.set(r.Header, p, h.gate.metadata(p.Record))
+func (h *Handler) name(r *http.Request, values *identityValues, p *keystore.Principal) {
+	h.identity.set(r.Header, values, p, h.gate.metadata(p.Record))
 }
 
 // refuse answers, or in shadow mode only takes note.

@@ -16,19 +16,19 @@ const defaultIdentityPrefix = "X-Warder-"
 
 // identityHeaders are the canonical header names under one prefix.
 type identityHeaders struct {
-	prefix string // folded; see fold
-
-	keyID, keyName, keyType, organization, scope, credential, metadata string
+	prefix string         // folded; see fold
+	names  identityValues // in the order of the values
 }
 
 func newIdentityHeaders(prefix string) identityHeaders {
-	name := func(suffix string) string { return http.CanonicalHeaderKey(prefix + suffix) }
-	return identityHeaders{
+	ih := identityHeaders{
 		prefix: foldName(prefix),
-		keyID:  name("Key-Id"), keyName: name("Key-Name"), keyType: name("Key-Type"),
-		organization: name("Organization"), scope: name("Scope"),
-		credential: name("Credential"), metadata: name("Metadata"),
+		names:  identityValues{"Key-Id", "Key-Name", "Key-Type", "Organization", "Scope", "Credential", "Metadata"},
 	}
+	for i, suffix := range ih.names {
+		ih.names[i] = http.CanonicalHeaderKey(prefix + suffix)
+	}
+	return ih
 }
 
 // strip removes what a client must not say: every header that the API behind
@@ -36,18 +36,17 @@ func newIdentityHeaders(prefix string) identityHeaders {
 // X.Warder.Key.Id), all but two options of Connection, with which a client
 // could have ours dropped on the next hop, and request trailers.
 func (ih *identityHeaders) strip(r *http.Request) {
-	for name := range r.Header {
-		if foldedPrefix(name, ih.prefix) {
+	for name, values := range r.Header {
+		switch {
+		case foldedPrefix(name, ih.prefix), name == "Trailer":
 			delete(r.Header, name)
+		case name == "Connection":
+			stripConnection(r.Header, values)
 		}
-	}
-	if connection, ok := r.Header["Connection"]; ok {
-		stripConnection(r.Header, connection)
 	}
 	if r.Trailer != nil {
 		r.Trailer = nil
 	}
-	delete(r.Header, "Trailer")
 }
 
 func stripConnection(h http.Header, values []string) {
@@ -67,23 +66,20 @@ func stripConnection(h http.Header, values []string) {
 	h["Connection"] = []string{strings.Join(kept, ", ")}
 }
 
-// set names the principal to the API behind. All values share one allocation.
-func (ih *identityHeaders) set(h http.Header, p *keystore.Principal, metadata string) {
-	values := make([]string, 0, 7)
-	put := func(name, value string) {
-		if value == "" {
-			return
-		}
-		values = append(values, value)
-		h[name] = values[len(values)-1 : len(values) : len(values)]
+// identityValues is where the values of one request's identity headers stand.
+type identityValues [7]string
+
+// set names the principal to the API behind.
+func (ih *identityHeaders) set(h http.Header, values *identityValues, p *keystore.Principal, metadata string) {
+	*values = identityValues{
+		string(p.Record.ID), percentEncode(p.Record.Name), p.Record.Type.String(), p.Record.Organization,
+		string(p.Scopes), p.Kind.String(), metadata,
 	}
-	put(ih.keyID, string(p.Record.ID))
-	put(ih.keyName, percentEncode(p.Record.Name))
-	put(ih.keyType, p.Record.Type.String())
-	put(ih.organization, p.Record.Organization)
-	put(ih.scope, string(p.Scopes))
-	put(ih.credential, p.Kind.String())
-	put(ih.metadata, metadata)
+	for i, name := range ih.names {
+		if values[i] != "" {
+			h[name] = values[i : i+1 : i+1]
+		}
+	}
 }
 
 // percentEncode makes any text safe in a header and leaves plain ASCII as it
@@ -146,10 +142,12 @@ func foldedPrefix(name, prefix string) bool {
 
 // admission is the context in which an admitted request goes on. There the
 // first warder of a chain leaves the principal for the next: no client and no
-// template can write it.
+// template can write it. It is all that a request costs in memory beside the
+// request that carries it.
 type admission struct {
 	context.Context
 	principal keystore.Principal
+	values    identityValues
 }
 
 type principalKey struct{}

@@ -1,15 +1,21 @@
 package caddymodule
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/warderhq/warder/keystore"
 )
 
 // reloads are configurations that differ in what a handler can differ in.
@@ -242,6 +248,60 @@ func TestEngineFollowsItsUsers(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantEngines(t, 0)
+}
+
+// Whoever still holds the view of an engine that is closed, as a request that
+// outlived its configuration does, finds it trusting nothing: a warm key, too,
+// is not admitted by what can no longer be followed.
+func TestClosedEngineTrustsNothing(t *testing.T) {
+	w := start(t, guarded("", ""))
+	c := w.create(nil)
+	held := w.app().gate.authenticator
+	presented, err := keystore.ParseAuthorization(keystore.DefaultPrefix, "Token "+string(c.APIKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	impatient, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := held.Authenticate(context.Background(), presented, time.Now()); err != nil {
+		t.Fatalf("while the engine runs: %v", err)
+	}
+	if _, err := held.Authenticate(impatient, presented, time.Now()); err != nil {
+		t.Fatalf("warm, while the engine runs: %v", err)
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	wantEngines(t, 0)
+	if _, err := held.Authenticate(impatient, presented, time.Now()); !errors.Is(err, keystore.ErrStale) {
+		t.Errorf("after the engine was closed: %v, want %v", err, keystore.ErrStale)
+	}
+}
+
+// A new database under a configured master key may stand where a volume was not
+// mounted: it is told once, and loudly.
+func TestNewDatabaseIsTold(t *testing.T) {
+	setMasterKeys(t)
+	w := start(t, guarded(oneKey, ""))
+	told := func() (lines []string) {
+		for line := range strings.Lines(w.log()) {
+			if strings.Contains(line, "made a new database") {
+				lines = append(lines, line)
+			}
+		}
+		return lines
+	}
+	lines := told()
+	if len(lines) != 1 || !strings.Contains(lines[0], `"level":"warn"`) || !strings.Contains(lines[0], filepath.Join(w.dir, "warder.db")) {
+		t.Fatalf("the first start told %q", lines)
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.mustLoad(guarded(oneKey, ""))
+	if lines := told(); len(lines) != 1 {
+		t.Errorf("the second start told %q", lines[1:])
+	}
 }
 
 const (

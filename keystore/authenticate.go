@@ -48,8 +48,8 @@ type Authenticator struct {
 // Authenticate returns the principal that p proves at now. On ErrBlocked,
 // ErrExpired, ErrDeactivated and ErrSuperseded the caller has proved that the
 // credential is its own and the principal is who it would have been; on every
-// other error the principal is nobody. ErrMalformed is for a token that no
-// token could be. ErrStale and ErrUnavailable are no denial. For a key in the
+// other error the principal is nobody. ErrMalformed is for characters that no
+// credential has. ErrStale and ErrUnavailable are no denial. For a key in the
 // view it does not allocate.
 func (a *Authenticator) Authenticate(ctx context.Context, p Presented, now time.Time) (Principal, error) {
 	switch p.Kind {

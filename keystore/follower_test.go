@@ -356,6 +356,34 @@ func TestFollowerAwait(t *testing.T) {
 	})
 }
 
+// lostAnswers commits and then fails, as a connection does that breaks between.
+type lostAnswers struct{ *faultStore }
+
+func (s lostAnswers) Transact(ctx context.Context, fn func(Tx) error) (Revision, error) {
+	if _, err := s.faultStore.Transact(ctx, fn); err != nil {
+		return 0, err
+	}
+	return 0, errFault
+}
+
+// TestLostAnswerTakesEffect: what was committed is in force, though the caller
+// was told that it failed, and though nothing else asks for a round.
+func TestLostAnswerTakesEffect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, 16, 0)
+		rec, secret := n.provedKey(t)
+		n.run(t)
+		n.service.Store = lostAnswers{n.store}
+		if _, err := n.service.SetBlocked(context.Background(), LocalCaller(), rec.ID, true, 0); !errors.Is(err, errFault) {
+			t.Fatalf("blocking: %v", err)
+		}
+		synctest.Wait()
+		if _, err := n.authenticate(&rec, secret, time.Now()); err != ErrBlocked {
+			t.Errorf("after the block: %v, want %v", err, ErrBlocked)
+		}
+	})
+}
+
 func TestStartFails(t *testing.T) {
 	store, lease := newFaultStore(), new(Lease)
 	store.hook(func(h *hooks) { h.snapshot = func() error { return errFault } })

@@ -4,6 +4,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
+	"crypto/subtle"
 	"encoding/binary"
 	"sync"
 	"sync/atomic"
@@ -45,24 +46,19 @@ type fingerprint struct{ high, low uint64 }
 
 // fingerprints makes fingerprints, and does not allocate.
 type fingerprints struct {
-	cipher cipher.Block
-	works  sync.Pool // of *fingerprintWork: what a cipher.Block is given escapes
+	cipher   cipher.Block
+	messages sync.Pool // of *message: what a cipher.Block is given escapes
 }
 
-// What a fingerprint covers: the secret, and for an API key its checksum and
-// its prefix; zero in their place tells a pair from it.
-type fingerprintWork struct {
-	message [5 * aes.BlockSize]byte
-	state   [aes.BlockSize]byte
-}
+// message is what a fingerprint covers: the secret, and for an API key its
+// checksum and its prefix; zero in their place tells a pair from it.
+type message [4 * aes.BlockSize]byte
 
 const (
 	messageChecksum = secretKeyLength
 	messagePrefix   = messageChecksum + checksumLength
+	messageRoom     = len(message{}) - messagePrefix // for a prefix; keys with the longest are digested each time
 )
-
-// The message holds the longest of each.
-const _ = uint(5*aes.BlockSize - messagePrefix - maxPrefixLength)
 
 func newFingerprints() *fingerprints {
 	key := make([]byte, 16)
@@ -71,39 +67,40 @@ func newFingerprints() *fingerprints {
 	if err != nil {
 		panic(err) // the key has 16 bytes
 	}
-	return &fingerprints{cipher: block, works: sync.Pool{New: func() any { return new(fingerprintWork) }}}
+	return &fingerprints{cipher: block, messages: sync.Pool{New: func() any { return new(message) }}}
 }
 
 // of returns the fingerprint of a key's credential: the same one only for the
-// same secret in the same form. The access key is not in it. What cannot be a
-// key's credential, by its length, has none.
+// same secret in the same form. The access key is not in it. What is no key's
+// credential by its length has none.
 func (f *fingerprints) of(p *Presented) fingerprint {
-	prefix := len(p.apiKey) - apiKeyBody
-	if len(p.Secret) != secretKeyLength || p.apiKey != "" && (prefix <= 0 || prefix > maxPrefixLength) {
+	prefix := max(0, len(p.apiKey)-apiKeyBody)
+	if len(p.Secret) != secretKeyLength || prefix > messageRoom || (p.apiKey == "") != (prefix == 0) {
 		return fingerprint{}
 	}
-	w := f.works.Get().(*fingerprintWork)
-	copy(w.message[:], p.Secret)
+	m := f.messages.Get().(*message)
+	copy(m[:], p.Secret)
 	if p.apiKey != "" {
-		copy(w.message[messageChecksum:], p.apiKey[len(p.apiKey)-checksumLength:])
-		copy(w.message[messagePrefix:], p.apiKey[:prefix])
+		copy(m[messageChecksum:], p.apiKey[len(p.apiKey)-checksumLength:])
+		copy(m[messagePrefix:], p.apiKey[:prefix])
 	}
-	sum := w.chain(f.cipher)
-	clear(w.message[:])
-	f.works.Put(w)
+	sum := f.chain(m)
+	clear(m[:])
+	f.messages.Put(m)
 	return sum
 }
 
-// chain is CBC-MAC over the message.
-func (w *fingerprintWork) chain(c cipher.Block) fingerprint {
-	var sum fingerprint
-	for block := w.message[:]; len(block) > 0; block = block[aes.BlockSize:] {
-		binary.NativeEndian.PutUint64(w.state[:], sum.high^binary.NativeEndian.Uint64(block))
-		binary.NativeEndian.PutUint64(w.state[8:], sum.low^binary.NativeEndian.Uint64(block[8:]))
-		c.Encrypt(w.state[:], w.state[:])
-		sum = fingerprint{binary.NativeEndian.Uint64(w.state[:]), binary.NativeEndian.Uint64(w.state[8:])}
+// chain is CBC-MAC. It works in m.
+func (f *fingerprints) chain(m *message) fingerprint {
+	block := m[:]
+	f.cipher.Encrypt(block, block)
+	for len(block) > aes.BlockSize {
+		next := block[aes.BlockSize:]
+		subtle.XORBytes(next, next[:aes.BlockSize], block)
+		f.cipher.Encrypt(next, next)
+		block = next
 	}
-	return sum
+	return fingerprint{binary.NativeEndian.Uint64(block), binary.NativeEndian.Uint64(block[8:])}
 }
 
 // recall returns the entry of the record whose current secret a credential of

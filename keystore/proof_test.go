@@ -55,10 +55,10 @@ func TestFingerprint(t *testing.T) {
 	access, secret := c.NewAccessKey(), c.NewSecretKey()
 	apiKey := FormatAPIKey(DefaultPrefix, access, secret).Reveal()
 	credential, pair := Presented{Secret: secret.Reveal(), apiKey: apiKey}, Presented{Secret: secret.Reveal()}
-	message := make([]byte, 80)
-	copy(message, secret.Reveal()+apiKey[len(apiKey)-6:]+DefaultPrefix)
-	cipher.NewCBCEncrypter(c.fingerprints.cipher, make([]byte, 16)).CryptBlocks(message, message)
-	want := fingerprint{binary.NativeEndian.Uint64(message[64:]), binary.NativeEndian.Uint64(message[72:])}
+	text := make([]byte, 64)
+	copy(text, secret.Reveal()+apiKey[len(apiKey)-6:]+DefaultPrefix)
+	cipher.NewCBCEncrypter(c.fingerprints.cipher, make([]byte, 16)).CryptBlocks(text, text)
+	want := fingerprint{binary.NativeEndian.Uint64(text[48:]), binary.NativeEndian.Uint64(text[56:])}
 	alone := c.fingerprints.of(&pair)
 	for range 3 { // whatever was fingerprinted before
 		if got := c.fingerprints.of(&credential); got != want {
@@ -71,8 +71,32 @@ func TestFingerprint(t *testing.T) {
 	if newCredentials().fingerprints.of(&credential) == want {
 		t.Error("two processes make one fingerprint")
 	}
-	if w := c.fingerprints.works.Get().(*fingerprintWork); w.message != [80]byte{} {
+	if m := c.fingerprints.messages.Get().(*message); *m != (message{}) {
 		t.Error("a secret stays in memory")
+	}
+}
+
+// TestPrefixesOfAnyLength: each is proved, and each but the longest remembered.
+func TestPrefixesOfAnyLength(t *testing.T) {
+	n := newNode(t, 16, 0)
+	seen := map[fingerprint]string{}
+	for length := 1; length <= maxPrefixLength; length++ {
+		rec, secret := n.storedKey(t, "")
+		prefix := "Acme567890123456"[:length]
+		p, err := ParseAuthorization(prefix, "Token "+FormatAPIKey(prefix, rec.Current.AccessKey, secret).Reveal())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := n.auth.Authenticate(context.Background(), p, time.Now()); err != nil {
+				t.Errorf("%s: %v", prefix, err)
+			}
+		}
+		f := n.credentials.fingerprints.of(&p)
+		if (f == fingerprint{}) != (length == maxPrefixLength) || seen[f] != "" {
+			t.Errorf("%s has fingerprint %x as %q has", prefix, f, seen[f])
+		}
+		seen[f] = prefix
 	}
 }
 

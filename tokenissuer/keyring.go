@@ -62,8 +62,8 @@ var errNoRing = fmt.Errorf("no signing ring is known: %w", keystore.ErrUnavailab
 // snapshot is the ring as of one revision, prepared for readers.
 type snapshot struct {
 	revision keystore.Revision
-	ring     ring                     // public facts; the private keys only of the active one
-	byHeader map[string]*verifyingKey // all that are trusted, by the first segment of their tokens
+	ring     ring // public facts; the private keys only of the active one
+	trusted  []*verifyingKey
 	active   signer
 	jwks     []byte
 	etag     string
@@ -167,8 +167,7 @@ func newSnapshot(secret keystore.StoreSecret, d *keystore.Document) (*snapshot, 
 	if err != nil {
 		return nil, err
 	}
-	s := &snapshot{revision: d.Revision, ring: r, byHeader: make(map[string]*verifyingKey, len(r.keys))}
-	verifying := make([]*verifyingKey, 0, len(r.keys))
+	s := &snapshot{revision: d.Revision, ring: r, trusted: make([]*verifyingKey, 0, len(r.keys))}
 	for i := range r.keys {
 		key, err := r.keys[i].verifying()
 		if err != nil {
@@ -178,11 +177,21 @@ func newSnapshot(secret keystore.StoreSecret, d *keystore.Document) (*snapshot, 
 			s.active = signer{r.keys[i].signingKey, key.header}
 		}
 		r.keys[i].private = nil // whoever does not sign has no business with it
-		s.byHeader[key.header] = key
-		verifying = append(verifying, key)
+		s.trusted = append(s.trusted, key)
 	}
-	s.jwks, s.etag, err = encodeJWKS(verifying)
+	s.jwks, s.etag, err = encodeJWKS(s.trusted)
 	return s, err
+}
+
+// by returns the trusted key whose tokens begin with this segment, or nil.
+// Nearly always it is the first: to compare is cheaper than to hash.
+func (s *snapshot) by(header string) *verifyingKey {
+	for _, key := range s.trusted {
+		if key.header == header {
+			return key
+		}
+	}
+	return nil
 }
 
 func (k *Keyring) replace(next *snapshot) (before *snapshot) {

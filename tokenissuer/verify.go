@@ -42,7 +42,7 @@ func (i *Issuer) Verify(token string, now time.Time) (keystore.TokenClaims, erro
 		return keystore.TokenClaims{}, errNoRing
 	}
 	header, rest, _ := strings.Cut(token, ".")
-	key := ring.byHeader[header] // trust in the key is looked at even if the proof is known
+	key := ring.by(header) // trust in the key is looked at even if the proof is known
 	if key == nil {
 		return keystore.TokenClaims{}, errTokenHeader
 	}

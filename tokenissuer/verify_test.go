@@ -362,7 +362,7 @@ func TestECDSASignatures(t *testing.T) {
 		t.Errorf("the good pair: %v", err)
 	}
 	other := append(raw[:32:32], new(big.Int).Sub(p256Order, s).FillBytes(make([]byte, 32))...)
-	key := f.keyring.current.Load().byHeader[header]
+	key := f.keyring.current.Load().by(header)
 	if key.verifier.Verify([]byte(header+"."+payload), other, key.public) != nil {
 		t.Error("the other s is no second spelling: the test proves nothing")
 	}
