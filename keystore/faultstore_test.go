@@ -333,6 +333,15 @@ func (t *faultTx) PutDocument(d *Document) error {
 	return nil
 }
 
+func (t *faultTx) DeleteDocument(kind Kind, name string) error {
+	before, existed := t.docs[name]
+	if existed {
+		t.logged(kind, name, nil, func() { t.docs[name] = before })
+		delete(t.docs, name)
+	}
+	return nil
+}
+
 func (t *faultTx) Reply(id ReplyID) (Reply, bool, error) {
 	r, ok := t.replies[id]
 	return r, ok, nil

@@ -76,6 +76,7 @@ const (
 	KindKey          Kind = "key"
 	KindOrganization Kind = "organization"
 	KindSigningRing  Kind = "signing_ring"
+	KindRevokedToken Kind = "revoked_token"
 )
 
 // Change is one row of the log.
@@ -159,6 +160,8 @@ type DocumentTx interface {
 	Document(kind Kind, name string) (Document, error)
 	// PutDocument inserts or replaces it and sets its Revision.
 	PutDocument(d *Document) error
+	// DeleteDocument removes it. One that does not exist is no change.
+	DeleteDocument(kind Kind, name string) error
 }
 
 // ReplyTx keeps the answers to idempotent calls. They are no part of the log.

@@ -36,3 +36,15 @@ func (t *tx) PutDocument(d *keystore.Document) error {
 	d.Revision = revision
 	return nil
 }
+
+// DeleteDocument implements keystore.DocumentTx.
+func (t *tx) DeleteDocument(kind keystore.Kind, name string) error {
+	d, err := t.Document(kind, name)
+	if err != nil || d.Revision == 0 {
+		return err
+	}
+	if _, err := t.log(kind, name, nil); err != nil {
+		return err
+	}
+	return t.exec("deleting a document", t.store.write.deleteDocument, string(kind), name)
+}

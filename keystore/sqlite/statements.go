@@ -24,7 +24,7 @@ type writeStatements struct {
 	head, appendLog, pruneLog, replaceSecret                                  *sql.Stmt
 	key, insertKey, updateKey, deleteKey, insertAlias, deleteAlias, nameOwner *sql.Stmt
 	organization, insertOrganization, updateOrganization                      *sql.Stmt
-	document, putDocument                                                     *sql.Stmt
+	document, putDocument, deleteDocument                                     *sql.Stmt
 	reply, putReply, dropReplies, dropSealed                                  *sql.Stmt
 }
 
@@ -98,6 +98,7 @@ func (w *writeStatements) list() []statement {
 		{&w.document, documentQuery + " WHERE kind = ? AND name = ?"},
 		{&w.putDocument, "INSERT INTO documents (kind, name, body, revision) VALUES (?, ?, ?, ?)" +
 			" ON CONFLICT (kind, name) DO UPDATE SET body = excluded.body, revision = excluded.revision"},
+		{&w.deleteDocument, "DELETE FROM documents WHERE kind = ? AND name = ?"},
 
 		{&w.reply, "SELECT id, request, key, sealed, created FROM replies WHERE id = ?"},
 		{&w.putReply, "INSERT OR REPLACE INTO replies (id, request, key, sealed, created) VALUES (?, ?, ?, ?, ?)"},
