@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	goodAccess = "3fQx8vLm2TzRk9YpWc1Hd7"
-	goodSecret = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
+	goodAccess  = "3fQx8vLm2TzRk9YpWc1Hd7"
+	goodSecret  = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
+	wrongSecret = "1123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 )
 
 // doorman knows one pair, and answers as told for others.
@@ -136,7 +137,7 @@ func TestTokenEndpoint(t *testing.T) {
 	grant := "grant_type=client_credentials"
 	inForm := grant + "&client_id=" + goodAccess + "&client_secret=" + goodSecret
 	inJSON := `"access_key":"` + goodAccess + `","secret_key":"` + goodSecret + `"`
-	wrong := strings.Replace(goodSecret, "0", "1", 1)
+	wrong := wrongSecret
 	for name, c := range map[string]struct {
 		call
 		status int
