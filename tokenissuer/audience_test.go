@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 func TestAudience(t *testing.T) {
@@ -98,6 +99,18 @@ func TestNewIssuerRefusesResources(t *testing.T) {
 	} {
 		if _, err := NewIssuer(IssuerConfig{Keyring: n.keyring, URL: testIssuer, Resources: resources}); err == nil {
 			t.Errorf("%q were accepted", resources)
+		}
+	}
+}
+
+// A proof that is kept does not keep the payload that it was read from.
+func TestProofOwnsItsAudience(t *testing.T) {
+	issuer := newTestNode(t, nodeOptions{}).issuer(t, IssuerConfig{Resources: []string{"https://a.example"}})
+	for _, read := range []audience{issuer.own[:len(issuer.own)-1] + `"`, newAudience("https://a.example")} {
+		c := claims{audience: read}
+		issuer.share(&c)
+		if c.audience != read || unsafe.StringData(string(c.audience)) == unsafe.StringData(string(read)) {
+			t.Errorf("%s still points into what was read", read)
 		}
 	}
 }

@@ -150,6 +150,14 @@ func TestIntrospection(t *testing.T) {
 			t.Errorf("%s: observed %+v", what, last)
 		}
 	}
+	o.key("one").Expires -= keystore.Instant(10 * time.Second / time.Microsecond) // since the token was minted
+	if _, body := o.about(t, "/introspect", as("plain"), token); !strings.Contains(body, fmt.Sprintf(`"exp":%.0f,`, expires-10)) {
+		t.Errorf("the end of a key that was brought forward: %s", body)
+	}
+	o.key("one").Expires = 0
+	if _, body := o.about(t, "/introspect", as("plain"), token); !strings.Contains(body, fmt.Sprintf(`"exp":%.0f,`, expires)) {
+		t.Errorf("the end of a key that was put off: %s", body)
+	}
 	o.key("one").Scopes = "b:write"
 	if _, body := o.about(t, "/introspect", as("plain"), token); strings.Contains(body, `"scope"`) {
 		t.Errorf("a scope that the key has lost: %s", body)
