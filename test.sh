@@ -50,4 +50,10 @@ CGO_ENABLED=0 go test -count=1 -run 'Flood|Alloc|OneLookupForMany' ./keystore ./
 step "fuzz, ${FUZZTIME:=5s} each"
 ./fuzz.sh "$FUZZTIME"
 
+for program in node npm; do
+	if ! command -v "$program" >/dev/null; then
+		printf '\nSKIPPED: %s is missing, so that openid-client, oauth4webapi and jose were NOT tried\n' "$program" >&2
+	fi
+done
+
 step "done"

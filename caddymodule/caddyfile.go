@@ -31,6 +31,7 @@ func init() {
 //	    issuer              <url> {
 //	        token_ttl <duration>
 //	        audience  <audience>
+//	        resources <uris...>
 //	        algorithm EdDSA|ES256|RS256
 //	    }
 //	    prefix              <letters and digits>
@@ -88,8 +89,9 @@ func (i *Issuer) unmarshal(d *caddyfile.Dispenser) error {
 	return block(d, "issuer", options{
 		"token_ttl": func() error { return durationArg(d, &i.TokenTTL) },
 		"audience":  func() error { return oneArg(d, &i.Audience) },
+		"resources": func() error { return moreArgs(d, &i.Resources) },
 		"algorithm": func() error { return oneArg(d, &i.Algorithm) },
-	})
+	}, "resources")
 }
 
 // parseHandler reads the directive; see Handler.UnmarshalCaddyfile.

@@ -31,6 +31,8 @@ type engine struct {
 	follower    *keystore.Follower
 	keyring     *tokenissuer.Keyring
 	rotation    *tokenissuer.Rotation
+	revocations *tokenissuer.Revocations
+	guesses     *tokenissuer.Guesses
 	credentials *keystore.Credentials
 	replays     *keystore.Replays
 	metrics     *metrics
@@ -104,6 +106,7 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 		settings:    new(keystore.Settings),
 		credentials: keystore.NewCredentials(store.Secret),
 		replays:     keystore.NewReplays(store.Secret),
+		guesses:     tokenissuer.NewGuesses(),
 	}
 	e.view = keystore.NewView(store, e.lease, cacheSize)
 	e.metrics = newMetrics(e)
@@ -116,6 +119,9 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 	e.follower = keystore.NewFollower(store, e.lease, 0, e.followingFailed, e.view, e.directory, e.rulebook, e.settings, e.keyring, e.announcer)
 	e.rotation = tokenissuer.NewRotation(tokenissuer.RotationConfig{
 		Keyring: e.keyring, Store: store, Follower: e.follower, Failed: e.rotationFailed,
+	})
+	e.revocations = tokenissuer.NewRevocations(tokenissuer.RevocationsConfig{
+		Keyring: e.keyring, Store: store, Follower: e.follower, Failed: e.pruningFailed,
 	})
 	// Before the first load, so that the load brings the ring.
 	if err := e.rotation.Ensure(ctx, time.Now()); err != nil {
@@ -138,6 +144,10 @@ func (e *engine) followingFailed(err error) {
 
 func (e *engine) rotationFailed(err error) {
 	engineLogger().Error("planned rotation of signing keys failed; trying again", zap.Error(err))
+}
+
+func (e *engine) pruningFailed(err error) {
+	engineLogger().Error("letting go revoked access tokens that are over failed; trying again", zap.Error(err))
 }
 
 // admits checks that a configuration which joins a running engine could also
@@ -180,6 +190,7 @@ func (e *engine) run() {
 	e.cancel = cancel
 	e.loops.Go(func() { e.follower.Run(ctx) })
 	e.loops.Go(func() { e.rotation.Run(ctx) })
+	e.loops.Go(func() { e.revocations.Run(ctx) })
 	e.loops.Go(func() { e.announcer.run(ctx) })
 }
 

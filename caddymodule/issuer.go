@@ -22,6 +22,11 @@ type Issuer struct {
 	// The "aud" of every token. Default: the URL.
 	Audience string `json:"audience,omitempty"`
 
+	// What else tokens can be asked for by the parameter "resource" (RFC
+	// 8707): absolute URIs without fragment. Every gate of this app accepts
+	// tokens for any of them, as those for the audience.
+	Resources []string `json:"resources,omitempty"`
+
 	// How signing keys made from now on sign: EdDSA (default), ES256, RS256.
 	Algorithm string `json:"algorithm,omitempty"`
 
@@ -44,7 +49,7 @@ func (i *Issuer) provision(e *engine) (err error) {
 		}
 	}
 	i.issuer, err = tokenissuer.NewIssuer(tokenissuer.IssuerConfig{
-		Keyring: e.keyring, URL: i.URL, TTL: time.Duration(i.TokenTTL), Audience: i.Audience,
+		Keyring: e.keyring, URL: i.URL, TTL: time.Duration(i.TokenTTL), Audience: i.Audience, Resources: i.Resources,
 	})
 	return err
 }

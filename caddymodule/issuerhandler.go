@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -18,7 +19,8 @@ func init() {
 }
 
 // IssuerHandler serves exactly the issuer's own paths: the token endpoint
-// (/token), the JWKS (/.well-known/jwks.json) and the metadata of RFC 8414
+// (/token), introspection (/introspect, RFC 7662) and revocation (/revoke, RFC
+// 7009), the JWKS (/.well-known/jwks.json) and the metadata of RFC 8414
 // (/.well-known/oauth-authorization-server). Everything else goes on to the
 // next handler.
 type IssuerHandler struct {
@@ -50,7 +52,8 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	app.noteListeners(ctx)
 	h.gate, h.logger = app.gate, ctx.Logger()
 	h.endpoints, err = tokenissuer.NewEndpoints(tokenissuer.EndpointsConfig{
-		Issuer: app.Issuer.issuer, Authenticator: &h.gate.authenticator, PathPrefix: h.PathPrefix,
+		Issuer: app.Issuer.issuer, Authenticator: &h.gate.authenticator, Revocations: app.engine.revocations,
+		Guesses: app.engine.guesses, Peer: clientAddress, KeyPrefix: app.Prefix, PathPrefix: h.PathPrefix,
 		Fresh: h.gate.fresh, Observe: h.observe,
 	})
 	if err != nil {
@@ -70,9 +73,10 @@ func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 
 // tokenOutcomes are the labels under which calls are counted.
 var tokenOutcomes = []tokenissuer.Outcome{
-	tokenissuer.OutcomeMinted, tokenissuer.OutcomeInvalidRequest, tokenissuer.OutcomeInvalidClient,
-	tokenissuer.OutcomeInvalidScope, tokenissuer.OutcomeUnsupportedGrant, tokenissuer.OutcomeUnavailable,
-	tokenissuer.OutcomeServerError,
+	tokenissuer.OutcomeMinted, tokenissuer.OutcomeIntrospected, tokenissuer.OutcomeRevoked, tokenissuer.OutcomeNotRevoked,
+	tokenissuer.OutcomeInvalidRequest, tokenissuer.OutcomeInvalidClient, tokenissuer.OutcomeInvalidScope,
+	tokenissuer.OutcomeInvalidTarget, tokenissuer.OutcomeUnsupportedGrant, tokenissuer.OutcomeUnsupportedToken,
+	tokenissuer.OutcomeTooMany, tokenissuer.OutcomeUnavailable, tokenissuer.OutcomeServerError,
 }
 
 func (h *IssuerHandler) observe(_ context.Context, o tokenissuer.Observation) {
@@ -84,11 +88,23 @@ func (h *IssuerHandler) observe(_ context.Context, o tokenissuer.Observation) {
 		h.logger.Error("token request could not be answered", zap.Error(o.Err))
 	case tokenissuer.OutcomeMinted:
 		h.logger.Debug("access token minted", zap.String("key_id", string(o.Key)), zap.String("jti", o.TokenID))
+	case tokenissuer.OutcomeIntrospected, tokenissuer.OutcomeNotRevoked:
+		// Counted, and as frequent as requests.
+	case tokenissuer.OutcomeRevoked:
+		h.logger.Info("access token revoked", zap.String("by_key_id", string(o.Key)), zap.String("jti", o.TokenID))
 	default:
 		if h.gate.samples.Allow() {
 			h.logger.Info("token request refused", zap.String("reason", string(o.Outcome)), zap.Error(o.Err))
 		}
 	}
+}
+
+// clientAddress is Caddy's client IP: the peer of the connection, unless that
+// is one of the server's trusted_proxies.
+func clientAddress(r *http.Request) netip.Addr {
+	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	address, _ := netip.ParseAddr(text)
+	return address
 }
 
 // Interface guards.

@@ -60,7 +60,7 @@ func (m *metrics) countDecisions() {
 func (m *metrics) countTokens() {
 	tokens := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace, Name: "token_requests_total",
-		Help: "Requests at the token endpoint, by outcome; minted: an access token was minted.",
+		Help: "Requests at the token, introspection and revocation endpoints, by outcome; minted: an access token was minted.",
 	}, []string{"outcome"})
 	for _, name := range tokenOutcomes {
 		m.tokens[name] = tokens.WithLabelValues(string(name))

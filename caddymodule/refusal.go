@@ -44,6 +44,7 @@ var refusals = rendered([]refusal{
 	{cause: keystore.ErrDeactivated, status: 401, code: "invalid_token", reason: "deactivated", detail: "The key is deactivated.", challenge: "invalid_token"},
 	{cause: keystore.ErrSuperseded, status: 401, code: "invalid_token", reason: "superseded", detail: "The secret was replaced by a newer one.", challenge: "invalid_token"},
 	{cause: keystore.ErrTokenExpired, status: 401, code: "invalid_token", reason: "token_expired", detail: "The access token has expired.", challenge: "invalid_token"},
+	{cause: keystore.ErrTokenRevoked, status: 401, code: "invalid_token", reason: "token_revoked", detail: "The access token was revoked.", challenge: "invalid_token"},
 	{cause: keystore.ErrScope, status: 403, code: "insufficient_scope", detail: "The credential lacks a required scope.", challenge: "insufficient_scope"},
 	{cause: keystore.ErrKeyType, status: 403, code: "access_denied", detail: "Keys of this type are not allowed here."},
 	{cause: keystore.ErrStale, status: 503, code: "temporarily_unavailable", detail: "Credentials cannot be checked at the moment."},

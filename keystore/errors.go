@@ -25,6 +25,8 @@ var (
 	ErrSuperseded  = errors.New("secret was superseded")
 	// ErrTokenExpired is the access token's own end; its key may be well.
 	ErrTokenExpired = errors.New("access token is expired")
+	// ErrTokenRevoked: this one access token was revoked; its key may be well.
+	ErrTokenRevoked = errors.New("access token was revoked")
 
 	// ErrScope: the credential is good but lacks a required scope.
 	ErrScope = errors.New("scope is missing")

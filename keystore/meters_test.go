@@ -16,7 +16,7 @@ type ledger struct {
 	UsageLog
 	mu      sync.Mutex // guards all below
 	failing error
-	failAt  int // which part, counted from one
+	failAt  int                   // which part, counted from one
 	counts  map[UsageCount]uint64 // by all but the number
 	last    []LastUse
 	flushed []time.Time

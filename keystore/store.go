@@ -90,6 +90,7 @@ const (
 	KindSigningRing  Kind = "signing_ring"
 	KindPermission   Kind = "permission"
 	KindSettings     Kind = "settings"
+	KindRevokedToken Kind = "revoked_token"
 )
 
 // Change is one row of the log.

@@ -12,7 +12,7 @@ import (
 type claims struct {
 	issuer       string
 	subject      string // the key's id
-	audience     string
+	audience     audience
 	client       string // the access key at minting
 	issued       int64  // seconds since 1970
 	expires      int64
@@ -37,12 +37,12 @@ func plain(s string) bool {
 
 // wellFormed reports whether c can be written and read again.
 func (c *claims) wellFormed() bool {
-	for _, s := range [...]string{c.issuer, c.subject, c.audience, c.client, c.id, c.organization, c.scope} {
+	for _, s := range [...]string{c.issuer, c.subject, c.client, c.id, c.organization, c.scope} {
 		if !plain(s) {
 			return false
 		}
 	}
-	return c.issuer != "" && c.subject != "" && c.audience != "" && c.id != "" && c.generation != 0 &&
+	return c.issuer != "" && c.subject != "" && c.audience.wellFormed() && c.id != "" && c.generation != 0 &&
 		c.issued >= 0 && c.issued <= maxSeconds && c.expires >= 0 && c.expires <= maxSeconds
 }
 
@@ -50,8 +50,8 @@ func (c *claims) wellFormed() bool {
 func (c *claims) append(b []byte) []byte {
 	b = append(append(b, `{"iss":"`...), c.issuer...)
 	b = append(append(b, `","sub":"`...), c.subject...)
-	b = append(append(b, `","aud":"`...), c.audience...)
-	b = append(append(b, `","client_id":"`...), c.client...)
+	b = append(append(b, `","aud":`...), c.audience...)
+	b = append(append(b, `,"client_id":"`...), c.client...)
 	b = strconv.AppendInt(append(b, `","iat":`...), c.issued, 10)
 	b = strconv.AppendInt(append(b, `,"exp":`...), c.expires, 10)
 	b = append(append(b, `,"jti":"`...), c.id...)
@@ -71,7 +71,7 @@ func decodeClaims(payload string) (claims, bool) {
 	c := claims{
 		issuer:       r.text(`{"iss":"`),
 		subject:      r.text(`,"sub":"`),
-		audience:     r.text(`,"aud":"`),
+		audience:     r.audience(`,"aud":`),
 		client:       r.text(`,"client_id":"`),
 		issued:       int64(r.number(`,"iat":`, maxSeconds)),
 		expires:      int64(r.number(`,"exp":`, maxSeconds)),
@@ -105,6 +105,26 @@ func (r *claimReader) text(before string) string {
 	s, rest, found := strings.Cut(r.rest, `"`)
 	r.rest, r.ok = rest, r.ok && found
 	return s
+}
+
+// audience reads a string or an array of strings; whether it is one is found
+// by wellFormed.
+func (r *claimReader) audience(before string) audience {
+	r.skip(before)
+	end := `"`
+	if strings.HasPrefix(r.rest, `[`) {
+		end = `"]`
+	}
+	start := min(len(end), len(r.rest))
+	n := strings.Index(r.rest[start:], end)
+	if n < 0 {
+		r.ok = false
+		return ""
+	}
+	n += start + len(end)
+	a := audience(r.rest[:n])
+	r.rest = r.rest[n:]
+	return a
 }
 
 // number reads an integer in its one canonical spelling.

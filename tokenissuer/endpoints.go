@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -15,17 +16,23 @@ import (
 
 // Where the endpoints are, after the path prefix.
 const (
-	tokenPath    = "/token"
-	jwksPath     = "/.well-known/jwks.json"
-	metadataPath = "/.well-known/oauth-authorization-server"
+	tokenPath      = "/token"
+	introspectPath = "/introspect"
+	revokePath     = "/revoke"
+	jwksPath       = "/.well-known/jwks.json"
+	metadataPath   = "/.well-known/oauth-authorization-server"
 )
 
-// Endpoints serves the token endpoint, the JWKS and the metadata of one
-// Issuer. Safe for concurrent use.
+// Endpoints serves the token, introspection and revocation endpoints, the JWKS
+// and the metadata of one Issuer. Safe for concurrent use.
 type Endpoints struct {
 	issuer        *Issuer
 	authenticator Authenticator
+	revocations   *Revocations
+	guesses       *Guesses
+	peer          func(*http.Request) netip.Addr
 	prefix        string
+	keyPrefix     string
 	fresh         func(ctx context.Context, now time.Time) error
 	observe       func(context.Context, Observation)
 	reading       chan struct{} // holds a value for each body that is being read
@@ -39,14 +46,23 @@ type Endpoints struct {
 type EndpointsConfig struct {
 	Issuer        *Issuer
 	Authenticator Authenticator
+	Revocations   *Revocations
+	// Guesses is who has failed to authenticate before. Nil: nobody.
+	Guesses *Guesses
+	// Peer is the address that a request comes from, as far as it is to be
+	// believed. Nil: the peer of the connection.
+	Peer func(*http.Request) netip.Addr
+	// KeyPrefix begins an API key. Empty is keystore.DefaultPrefix.
+	KeyPrefix string
 	// PathPrefix moves the paths, as in "/auth". Empty: they begin at the root.
 	PathPrefix string
 	// Fresh, if not nil, says whether this node may still trust what it knows,
 	// as keystore.View.Await does. It is asked before the JWKS is served; at
-	// the token endpoint the Authenticator asks for itself.
+	// the other endpoints the Authenticator asks for itself.
 	Fresh func(ctx context.Context, now time.Time) error
-	// Observe, if not nil, is told the outcome of every call of the token
-	// endpoint and of every other one that was refused.
+	// Observe, if not nil, is told the outcome of every call of the token,
+	// introspection and revocation endpoints and of every other one that was
+	// refused.
 	Observe func(context.Context, Observation)
 }
 
@@ -59,9 +75,9 @@ type Authenticator interface {
 // Observation is what became of a call. It holds nothing secret.
 type Observation struct {
 	Outcome Outcome
-	Key     keystore.KeyID // whom it was about, if that was proved
-	TokenID string         // jti of the token minted
-	Err     error          // for operators; nil if a token was minted
+	Key     keystore.KeyID // who called, if that was proved
+	TokenID string         // jti of the token minted or revoked
+	Err     error          // for operators; nil if the call was answered
 }
 
 // Outcome is fit to be a metric's label: there are only these.
@@ -70,9 +86,15 @@ type Outcome string
 // The outcomes.
 const (
 	OutcomeMinted           Outcome = "minted"
+	OutcomeIntrospected     Outcome = "introspected"
+	OutcomeRevoked          Outcome = "revoked"
+	OutcomeNotRevoked       Outcome = "not_revoked" // nothing to revoke, or nothing of the caller's: answered alike
 	OutcomeInvalidRequest   Outcome = "invalid_request"
 	OutcomeInvalidClient    Outcome = "invalid_client"
 	OutcomeInvalidScope     Outcome = "invalid_scope"
+	OutcomeInvalidTarget    Outcome = "invalid_target"
+	OutcomeUnsupportedToken Outcome = "unsupported_token_type"
+	OutcomeTooMany          Outcome = "too_many_requests"
 	OutcomeUnsupportedGrant Outcome = "unsupported_grant_type"
 	OutcomeUnavailable      Outcome = "temporarily_unavailable"
 	OutcomeServerError      Outcome = "server_error"
@@ -84,21 +106,37 @@ func NewEndpoints(cfg EndpointsConfig) (*Endpoints, error) {
 		return nil, err
 	}
 	e := &Endpoints{
-		issuer: cfg.Issuer, authenticator: cfg.Authenticator, prefix: cfg.PathPrefix, fresh: cfg.Fresh, observe: cfg.Observe,
-		reading: make(chan struct{}, maxReading),
+		issuer: cfg.Issuer, authenticator: cfg.Authenticator, revocations: cfg.Revocations,
+		guesses: cfg.Guesses, peer: cfg.Peer, prefix: cfg.PathPrefix, keyPrefix: cfg.KeyPrefix,
+		fresh: cfg.Fresh, observe: cfg.Observe, reading: make(chan struct{}, maxReading),
 	}
+	e.setDefaults()
 	var err error
 	if e.metadata, e.metadataTag, err = e.encodeMetadata(); err != nil {
 		return nil, err
 	}
 	e.handlers = map[string]http.HandlerFunc{
-		e.prefix + tokenPath: e.allow(e.serveToken, http.MethodPost),
-		e.prefix + jwksPath:  e.allow(e.serveJWKS, http.MethodGet, http.MethodHead),
+		e.prefix + tokenPath:      e.allow(e.serveToken, http.MethodPost),
+		e.prefix + introspectPath: e.allow(e.serveIntrospection, http.MethodPost),
+		e.prefix + revokePath:     e.allow(e.serveRevocation, http.MethodPost),
+		e.prefix + jwksPath:       e.allow(e.serveJWKS, http.MethodGet, http.MethodHead),
 	}
 	for _, p := range e.metadataPaths() {
 		e.handlers[p] = e.allow(e.serveMetadata, http.MethodGet, http.MethodHead)
 	}
 	return e, nil
+}
+
+func (e *Endpoints) setDefaults() {
+	if e.guesses == nil {
+		e.guesses = NewGuesses()
+	}
+	if e.peer == nil {
+		e.peer = remotePeer
+	}
+	if e.keyPrefix == "" {
+		e.keyPrefix = keystore.DefaultPrefix
+	}
 }
 
 func validPrefix(prefix string) error {

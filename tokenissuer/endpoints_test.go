@@ -84,15 +84,15 @@ func TestMetadata(t *testing.T) {
 		paths          []string
 	}{
 		{"http://localhost:8080", "", "http://localhost:8080/token", "http://localhost:8080/.well-known/jwks.json",
-			[]string{"/.well-known/jwks.json", "/.well-known/oauth-authorization-server", "/token"}},
+			[]string{"/.well-known/jwks.json", "/.well-known/oauth-authorization-server", "/introspect", "/revoke", "/token"}},
 		{"http://localhost:8080/", "", "http://localhost:8080/token", "http://localhost:8080/.well-known/jwks.json",
-			[]string{"/.well-known/jwks.json", "/.well-known/oauth-authorization-server", "/token"}},
+			[]string{"/.well-known/jwks.json", "/.well-known/oauth-authorization-server", "/introspect", "/revoke", "/token"}},
 		{"https://id.example", "/auth", "https://id.example/auth/token", "https://id.example/auth/.well-known/jwks.json",
-			[]string{"/auth/.well-known/jwks.json", "/auth/.well-known/oauth-authorization-server", "/auth/token"}},
+			[]string{"/auth/.well-known/jwks.json", "/auth/.well-known/oauth-authorization-server", "/auth/introspect", "/auth/revoke", "/auth/token"}},
 		{"https://id.example/auth/", "/auth", "https://id.example/auth/token", "https://id.example/auth/.well-known/jwks.json",
-			[]string{"/.well-known/oauth-authorization-server/auth", "/auth/.well-known/jwks.json", "/auth/.well-known/oauth-authorization-server", "/auth/token"}},
+			[]string{"/.well-known/oauth-authorization-server/auth", "/auth/.well-known/jwks.json", "/auth/.well-known/oauth-authorization-server", "/auth/introspect", "/auth/revoke", "/auth/token"}},
 		{"https://id.example/tenant", "", "https://id.example/token", "https://id.example/.well-known/jwks.json",
-			[]string{"/.well-known/jwks.json", "/.well-known/oauth-authorization-server", "/.well-known/oauth-authorization-server/tenant", "/token"}},
+			[]string{"/.well-known/jwks.json", "/.well-known/oauth-authorization-server", "/.well-known/oauth-authorization-server/tenant", "/introspect", "/revoke", "/token"}},
 	} {
 		s := newServer(t, IssuerConfig{URL: c.issuer}, EndpointsConfig{PathPrefix: c.prefix})
 		if got := s.endpoints.Paths(); !slices.Equal(got, c.paths) {

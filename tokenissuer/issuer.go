@@ -35,11 +35,12 @@ var ErrTokenTooLong = errors.New("access token would be too long")
 // Issuer mints and verifies access tokens under one name. It is a value of
 // one configuration over the Keyring that all share. Safe for concurrent use.
 type Issuer struct {
-	keyring  *Keyring
-	url      *url.URL
-	name     string // byte for byte the iss
-	audience string
-	ttl      time.Duration
+	keyring   *Keyring
+	url       *url.URL
+	name      string   // byte for byte the iss
+	own       audience // of a token for which nothing else was asked
+	audiences []string // all that tokens may be for, its own first
+	ttl       time.Duration
 }
 
 // IssuerConfig is what an Issuer needs.
@@ -52,6 +53,9 @@ type IssuerConfig struct {
 	TTL time.Duration
 	// Audience is the aud; empty is the URL.
 	Audience string
+	// Resources are what else tokens can be asked for (RFC 8707): absolute
+	// URIs without fragment. Tokens for them pass as those for Audience do.
+	Resources []string
 }
 
 // NewIssuer returns an Issuer, or what is wrong with cfg.
@@ -60,19 +64,24 @@ func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("issuer %q: %w", cfg.URL, err)
 	}
-	i := &Issuer{keyring: cfg.Keyring, url: parsed, name: cfg.URL, audience: cfg.Audience, ttl: cfg.TTL}
+	i := &Issuer{keyring: cfg.Keyring, url: parsed, name: cfg.URL, ttl: cfg.TTL}
 	if i.ttl == 0 {
 		i.ttl = DefaultTTL
 	}
-	if i.audience == "" {
-		i.audience = i.name
+	own := cfg.Audience
+	if own == "" {
+		own = i.name
 	}
 	switch {
 	case i.ttl < MinimumTTL || i.ttl > MaximumTTL:
 		return nil, fmt.Errorf("token_ttl %s: must be %s to %s", i.ttl, MinimumTTL, MaximumTTL)
-	case len(i.audience) > maxClaim || !plain(i.audience):
-		return nil, fmt.Errorf("audience %q: at most %d printable ASCII characters without quote and backslash", i.audience, maxClaim)
+	case len(own) > maxClaim || !plain(own):
+		return nil, fmt.Errorf("audience %q: at most %d printable ASCII characters without quote and backslash", own, maxClaim)
 	}
+	if err := parseResources(cfg.Resources); err != nil {
+		return nil, err
+	}
+	i.own, i.audiences = newAudience(own), append([]string{own}, cfg.Resources...)
 	return i, nil
 }
 
@@ -111,11 +120,12 @@ type Minted struct {
 func (m Minted) ExpiresIn() int64 { return int64(m.Ends.Sub(m.Issued) / time.Second) }
 
 // Mint returns an access token that speaks for p with scopes, which the
-// caller has checked to be p's. It ends with its ttl, with the key or with the
-// grace period of the secret, whichever comes first; a principal with no whole
-// second left is ErrExpired. ErrTokenTooLong; ErrUnavailable while no signing
+// caller has checked to be p's, at the issuer's audience or, if resources are
+// given, at those. It ends with its ttl, with the key or with the grace period
+// of the secret, whichever comes first; a principal with no whole second left
+// is ErrExpired. ErrTarget, ErrTokenTooLong; ErrUnavailable while no signing
 // key is known.
-func (i *Issuer) Mint(p keystore.Principal, scopes keystore.Scopes, now time.Time) (Minted, error) {
+func (i *Issuer) Mint(p keystore.Principal, scopes keystore.Scopes, now time.Time, resources ...string) (Minted, error) {
 	ring := i.keyring.current.Load()
 	if ring == nil {
 		return Minted{}, errNoRing
@@ -124,6 +134,10 @@ func (i *Issuer) Mint(p keystore.Principal, scopes keystore.Scopes, now time.Tim
 		return Minted{}, fmt.Errorf("minting for nobody: %w", keystore.ErrInvalid)
 	}
 	c := i.claims(p, scopes, now)
+	var err error
+	if c.audience, err = i.target(resources); err != nil {
+		return Minted{}, fmt.Errorf("minting for key %s: %w", p.Record.ID, err)
+	}
 	if !c.wellFormed() {
 		return Minted{}, fmt.Errorf("minting for key %s: a claim has characters that no token has", p.Record.ID)
 	}
@@ -149,7 +163,6 @@ func (i *Issuer) claims(p keystore.Principal, scopes keystore.Scopes, now time.T
 	return claims{
 		issuer:       i.name,
 		subject:      string(p.Record.ID),
-		audience:     i.audience,
 		client:       string(pair.AccessKey),
 		issued:       now.Unix(),
 		expires:      end,

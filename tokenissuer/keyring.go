@@ -15,9 +15,10 @@ import (
 	"github.com/warderhq/warder/keystore"
 )
 
-// Keyring holds the signing keys of one store in memory, and the memo of the
-// proofs made with them. It follows the store through the feed. Readers take
-// no lock. Safe for concurrent use.
+// Keyring holds the signing keys of one store in memory, the memo of the
+// proofs made with them, and the tokens that were revoked all the same. It
+// follows the store through the feed. Readers take no lock. Safe for
+// concurrent use.
 type Keyring struct {
 	secret      keystore.StoreSecret
 	memo        *memo
@@ -25,6 +26,7 @@ type Keyring struct {
 	propagation time.Duration
 
 	current atomic.Pointer[snapshot] // replaced, never changed; nil: no ring is known
+	revoked revokedSet
 
 	mu    sync.Mutex    // guards moved
 	moved chan struct{} // closed when current is replaced
@@ -128,6 +130,10 @@ func (k *Keyring) Info() (RingInfo, error) {
 // Reset implements keystore.Applier. A ring that does not open is an error,
 // and nothing is trusted then.
 func (k *Keyring) Reset(s keystore.Snapshot) error {
+	if err := k.revoked.reset(s.Documents); err != nil {
+		k.replace(nil) // fail closed, here too
+		return err
+	}
 	for i := range s.Documents {
 		if d := &s.Documents[i]; d.Kind == keystore.KindSigningRing && d.Name == ringDocument {
 			return k.take(d)
@@ -138,10 +144,14 @@ func (k *Keyring) Reset(s keystore.Snapshot) error {
 
 // Apply implements keystore.Applier. Errors as Reset.
 func (k *Keyring) Apply(c keystore.Change, _ keystore.Revision) error {
-	if c.Kind != keystore.KindSigningRing || c.Name != ringDocument {
+	switch {
+	case c.Kind == keystore.KindRevokedToken:
+		return k.revoked.apply(c.Name, c.Document)
+	case c.Kind == keystore.KindSigningRing && c.Name == ringDocument:
+		return k.take(c.Document)
+	default:
 		return nil
 	}
-	return k.take(c.Document)
 }
 
 // take trusts the document's keys and no others from now on.

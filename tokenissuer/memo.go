@@ -19,7 +19,8 @@ import (
 type proof struct {
 	token      string // all of it
 	issuer     string
-	audience   string
+	audience   audience
+	id         digest
 	key        keystore.KeyID
 	scopes     keystore.Scopes
 	generation keystore.Generation
@@ -96,7 +97,7 @@ func (m *memo) keep(p *proof) {
 	if m == nil {
 		return
 	}
-	cost := proofOverhead + int64(len(p.token)+len(p.key)+len(p.scopes))
+	cost := proofOverhead + int64(len(p.token)+len(p.audience)+len(p.key)+len(p.scopes))
 	m.cache.Set(m.place(p.token), p, cost)
 	runtime.KeepAlive(m)
 }
@@ -110,6 +111,7 @@ func newProof(token string, c *claims) *proof {
 		token:      own,
 		issuer:     c.issuer,
 		audience:   c.audience,
+		id:         digestOf(c.id),
 		key:        keystore.KeyID(names[:len(c.subject)]),
 		scopes:     keystore.Scopes(names[len(c.subject):]),
 		generation: keystore.Generation(c.generation),

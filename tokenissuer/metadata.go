@@ -17,6 +17,11 @@ type metadata struct {
 	ResponseTypes []string `json:"response_types_supported"` // required; there are none
 	GrantTypes    []string `json:"grant_types_supported"`
 	AuthMethods   []string `json:"token_endpoint_auth_methods_supported"`
+
+	Introspection        string   `json:"introspection_endpoint"`
+	IntrospectionMethods []string `json:"introspection_endpoint_auth_methods_supported"`
+	Revocation           string   `json:"revocation_endpoint"`
+	RevocationMethods    []string `json:"revocation_endpoint_auth_methods_supported"`
 }
 
 // encodeMetadata returns the document and its entity tag.
@@ -29,6 +34,11 @@ func (e *Endpoints) encodeMetadata() (body []byte, etag string, err error) {
 		ResponseTypes: []string{},
 		GrantTypes:    []string{grantClientCredentials},
 		AuthMethods:   []string{"client_secret_basic", "client_secret_post"},
+
+		Introspection:        origin + e.prefix + introspectPath,
+		IntrospectionMethods: []string{"client_secret_basic", "client_secret_post", "Bearer"},
+		Revocation:           origin + e.prefix + revokePath,
+		RevocationMethods:    []string{"client_secret_basic", "client_secret_post"},
 	})
 	if err != nil {
 		return nil, "", fmt.Errorf("encoding the issuer's metadata: %w", err)

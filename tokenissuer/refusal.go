@@ -2,9 +2,11 @@ package tokenissuer
 
 import (
 	"encoding/json"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/warderhq/warder/keystore"
 )
@@ -17,9 +19,10 @@ type refusal struct {
 	code        string  // of the answer
 	description string
 
-	challenge bool           // ask for Basic: the caller tried it
-	key       keystore.KeyID // whom the caller proved to be
-	cause     error
+	challenge  string         // of WWW-Authenticate, in the scheme that the caller tried
+	retryAfter time.Duration  // zero: the status says whether and when
+	key        keystore.KeyID // whom the caller proved to be
+	cause      error
 }
 
 // The one table of what is answered.
@@ -46,6 +49,18 @@ var (
 		code: "invalid_request", description: "Credentials are given more than once, or are malformed."}
 	refusedClient = refusal{status: http.StatusUnauthorized, outcome: OutcomeInvalidClient,
 		code: "invalid_client", description: "Client authentication failed."}
+	refusedBearer = refusal{status: http.StatusUnauthorized, outcome: OutcomeInvalidClient,
+		code: "invalid_token", description: "The credential of the caller is not valid here."}
+	refusedTooMany = refusal{status: http.StatusTooManyRequests, outcome: OutcomeTooMany,
+		code: "too_many_requests", description: "Client authentication failed too often from this address; wait."}
+	refusedTokenMissing = refusal{status: http.StatusBadRequest, outcome: OutcomeInvalidRequest,
+		code: "invalid_request", description: "The parameter token is missing."}
+	refusedFormType = refusal{status: http.StatusBadRequest, outcome: OutcomeInvalidRequest,
+		code: "invalid_request", description: "The body must be application/x-www-form-urlencoded."}
+	refusedTokenType = refusal{status: http.StatusBadRequest, outcome: OutcomeUnsupportedToken,
+		code: "unsupported_token_type", description: "Only access tokens are revoked here; an API key is deactivated, rotated or deleted."}
+	refusedTarget = refusal{status: http.StatusBadRequest, outcome: OutcomeInvalidTarget,
+		code: "invalid_target", description: "A resource is malformed or is none that access tokens are issued for."}
 	refusedScope = refusal{status: http.StatusBadRequest, outcome: OutcomeInvalidScope,
 		code: "invalid_scope", description: "The scope is malformed or exceeds what the key holds."}
 	refusedTooManyScopes = refusal{status: http.StatusBadRequest, outcome: OutcomeInvalidScope,
@@ -62,6 +77,12 @@ func (r refusal) because(cause error) refusal {
 	return r
 }
 
+// after returns the refusal with the time after which to come again.
+func (r refusal) after(wait time.Duration) refusal {
+	r.retryAfter = wait
+	return r
+}
+
 func (r refusal) Error() string {
 	if r.cause != nil {
 		return r.code + ": " + r.cause.Error()
@@ -75,10 +96,13 @@ func (r refusal) Unwrap() error { return r.cause }
 const maxRetryAfter = 5
 
 func (r refusal) write(w http.ResponseWriter) {
-	if r.challenge {
-		w.Header().Set("WWW-Authenticate", `Basic realm="token", charset="UTF-8"`)
+	if r.challenge != "" {
+		w.Header().Set("WWW-Authenticate", r.challenge)
 	}
-	if r.status == http.StatusServiceUnavailable {
+	switch {
+	case r.retryAfter > 0:
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(r.retryAfter.Seconds()))))
+	case r.status == http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(maxRetryAfter)))
 	}
 	writeJSON(w, r.status, struct {
@@ -93,11 +117,14 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	if err != nil {
 		panic(err) // strings and numbers only
 	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Pragma", "no-cache")
-	h.Set("X-Content-Type-Options", "nosniff")
+	neverCached(w.Header())
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n'))
+}
+
+func neverCached(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	h.Set("Pragma", "no-cache")
 }

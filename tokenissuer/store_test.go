@@ -35,6 +35,7 @@ type memoryTx struct {
 	store       *memoryStore
 	put         []keystore.Document
 	audited     []keystore.AuditEntry
+	deleted     []keystore.Document
 }
 
 // operator is on whose behalf the tests rotate.
@@ -53,6 +54,13 @@ func (tx *memoryTx) Document(kind keystore.Kind, name string) (keystore.Document
 
 func (tx *memoryTx) PutDocument(d *keystore.Document) error {
 	tx.put = append(tx.put, *d)
+	return nil
+}
+
+func (tx *memoryTx) DeleteDocument(kind keystore.Kind, name string) error {
+	if d, ok := tx.store.documents[string(kind)+"/"+name]; ok {
+		tx.deleted = append(tx.deleted, d)
+	}
 	return nil
 }
 
@@ -79,7 +87,7 @@ func (s *memoryStore) transact(fn func(keystore.Tx) error) (keystore.Revision, e
 			return 0, err
 		}
 		if s.before == nil || len(tx.put) == 0 {
-			s.commit(tx.put)
+			s.commit(tx)
 			break
 		}
 		s.before = nil
@@ -87,13 +95,23 @@ func (s *memoryStore) transact(fn func(keystore.Tx) error) (keystore.Revision, e
 	return s.log[len(s.log)-1].Revision, nil
 }
 
-func (s *memoryStore) commit(put []keystore.Document) {
-	for _, d := range put {
-		d.Revision = s.log[len(s.log)-1].Revision + 1
+func (s *memoryStore) commit(tx *memoryTx) {
+	for _, d := range tx.put {
+		d.Revision = s.append(d)
 		s.documents[string(d.Kind)+"/"+d.Name] = d
-		at := keystore.Position{Revision: d.Revision, Mark: keystore.Mark(d.Revision)}
-		s.log = append(s.log, keystore.Change{Position: at, Kind: d.Kind, Name: d.Name, Document: &d})
+		s.log[len(s.log)-1].Document = &d // as long as nothing newer is known
 	}
+	for _, d := range tx.deleted {
+		s.append(d)
+		delete(s.documents, string(d.Kind)+"/"+d.Name)
+	}
+}
+
+func (s *memoryStore) append(d keystore.Document) keystore.Revision {
+	next := s.log[len(s.log)-1].Revision + 1
+	at := keystore.Position{Revision: next, Mark: keystore.Mark(next)}
+	s.log = append(s.log, keystore.Change{Position: at, Kind: d.Kind, Name: d.Name})
+	return next
 }
 
 func (s *memoryStore) Changes(_ context.Context, after keystore.Position, _ int) (keystore.Batch, error) {
@@ -102,8 +120,10 @@ func (s *memoryStore) Changes(_ context.Context, after keystore.Position, _ int)
 	batch := keystore.Batch{Head: s.log[len(s.log)-1].Position}
 	for _, c := range s.log {
 		if c.Revision > after.Revision {
-			d := s.documents[string(c.Kind)+"/"+c.Name]
-			c.Document = &d
+			c.Document = nil
+			if d, ok := s.documents[string(c.Kind)+"/"+c.Name]; ok {
+				c.Document = &d
+			}
 			batch.Changes = append(batch.Changes, c)
 		}
 	}
@@ -128,6 +148,7 @@ func (s *memoryStore) ringRevision() keystore.Revision {
 
 // node is one running sidecar over a store.
 type node struct {
+	store    *memoryStore
 	keyring  *Keyring
 	follower *keystore.Follower
 	rotation *Rotation
@@ -143,7 +164,7 @@ type nodeOptions struct {
 // newNode starts a node without its rotation loop. The follower ends with ctx.
 func newNode(t testing.TB, ctx context.Context, store *memoryStore, secret keystore.StoreSecret, o nodeOptions) *node {
 	t.Helper()
-	n := new(node)
+	n := &node{store: store}
 	var err error
 	n.keyring, err = NewKeyring(KeyringConfig{
 		Secret: secret, MemoBytes: o.memo, Rotated: func(kid string) { n.switched = append(n.switched, kid) },
@@ -192,6 +213,15 @@ func (n *node) issuer(t testing.TB, cfg IssuerConfig) *Issuer {
 		t.Fatal(err)
 	}
 	return i
+}
+
+// revocations returns a new one over the node's store, without its loop.
+func (n *node) revocations(t testing.TB, limit int) *Revocations {
+	t.Helper()
+	return NewRevocations(RevocationsConfig{
+		Keyring: n.keyring, Store: n.store, Follower: n.follower, Limit: limit,
+		Failed: func(err error) { t.Error("revocations:", err) },
+	})
 }
 
 func (n *node) info(t testing.TB) RingInfo {

@@ -1,7 +1,6 @@
 package tokenissuer
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -27,29 +26,12 @@ func (e *Endpoints) serveToken(w http.ResponseWriter, r *http.Request) {
 	e.tell(r, Observation{Outcome: OutcomeMinted, Key: principal.Record.ID, TokenID: minted.ID})
 }
 
-// maxReading is how many bodies are read at the same time. Each may take
-// maxBody of memory for bodyTime, whoever sends it.
-const maxReading = 1024
-
-// read reads one request, if there is a place for it.
-func (e *Endpoints) read(w http.ResponseWriter, r *http.Request) (tokenRequest, error) {
-	select {
-	case e.reading <- struct{}{}:
-		defer func() { <-e.reading }()
-		return readTokenRequest(w, r)
-	default:
-		return tokenRequest{}, refusedUnavailable.because(errTooManyBodies)
-	}
-}
-
-var errTooManyBodies = errors.New("too many bodies are being read")
-
 func (e *Endpoints) exchange(w http.ResponseWriter, r *http.Request) (keystore.Principal, Minted, error) {
-	asked, err := e.read(w, r)
+	asked, err := read(e, w, r, readTokenRequest)
 	if err != nil {
 		return keystore.Principal{}, Minted{}, err
 	}
-	principal, err := e.authenticate(r.Context(), asked, time.Now())
+	principal, err := e.authenticate(r, asked.client, time.Now())
 	if err != nil {
 		return principal, Minted{}, err
 	}
@@ -57,77 +39,26 @@ func (e *Endpoints) exchange(w http.ResponseWriter, r *http.Request) (keystore.P
 	if err != nil {
 		return principal, Minted{}, refusedFor(principal, err)
 	}
-	minted, err := e.issuer.Mint(principal, scopes, time.Now())
+	minted, err := e.issuer.Mint(principal, scopes, time.Now(), asked.resources...)
 	if err != nil {
-		return principal, Minted{}, refusedFor(principal, mintRefusal(err, asked.basic))
+		return principal, Minted{}, refusedFor(principal, mintRefusal(err, asked.client))
 	}
 	return principal, minted, nil
 }
 
-// authenticate proves the client. Whatever a key's owner could be told
-// elsewhere, here all denials are one.
-func (e *Endpoints) authenticate(ctx context.Context, asked tokenRequest, now time.Time) (keystore.Principal, error) {
-	if asked.presented.Kind != keystore.CredentialKey {
-		return keystore.Principal{}, deniedClient(asked.basic, keystore.ErrNoCredential)
-	}
-	principal, err := e.authenticator.Authenticate(ctx, asked.presented, now)
+func mintRefusal(err error, c client) refusal {
 	switch {
-	case err == nil:
-		return principal, nil
-	case isOutage(err):
-		return keystore.Principal{}, refusedUnavailable.because(err)
-	case isDenial(err):
-		return keystore.Principal{}, refusedFor(principal, deniedClient(asked.basic, err))
-	default:
-		return keystore.Principal{}, refusedInternally.because(err)
-	}
-}
-
-// An outage is not a denial, and what is neither is not one either.
-func isOutage(err error) bool {
-	return errors.Is(err, keystore.ErrStale) || errors.Is(err, keystore.ErrUnavailable)
-}
-
-func isDenial(err error) bool {
-	for _, denial := range [...]error{
-		keystore.ErrNoCredential, keystore.ErrMalformed, keystore.ErrInvalid, keystore.ErrBlocked,
-		keystore.ErrExpired, keystore.ErrDeactivated, keystore.ErrSuperseded,
-	} {
-		if errors.Is(err, denial) {
-			return true
-		}
-	}
-	return false
-}
-
-// deniedClient answers in the scheme that was tried (RFC 6749 §5.2).
-func deniedClient(basic bool, cause error) refusal {
-	r := refusedClient.because(cause)
-	r.challenge = basic
-	return r
-}
-
-func mintRefusal(err error, basic bool) refusal {
-	switch {
+	case errors.Is(err, ErrTarget):
+		return refusedTarget.because(err)
 	case isOutage(err):
 		return refusedUnavailable.because(err)
 	case errors.Is(err, ErrTokenTooLong):
 		return refusedTooManyScopes.because(err)
 	case isDenial(err):
-		return deniedClient(basic, err)
+		return c.denied(err)
 	default:
 		return refusedInternally.because(err)
 	}
-}
-
-// refusedFor notes for operators who was refused, if that was proved.
-func refusedFor(p keystore.Principal, err error) error {
-	var r refusal
-	if errors.As(err, &r) && p.Record != nil {
-		r.key = p.Record.ID
-		return r
-	}
-	return err
 }
 
 // narrow returns the scopes that were asked for (RFC 6749 §3.3), all that are

@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	goodAccess = "3fQx8vLm2TzRk9YpWc1Hd7"
-	goodSecret = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
+	goodAccess  = "3fQx8vLm2TzRk9YpWc1Hd7"
+	goodSecret  = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
+	wrongSecret = "1123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 )
 
 // doorman knows one pair, and answers as told for others.
@@ -61,7 +62,7 @@ func newServer(t testing.TB, issuer IssuerConfig, cfg EndpointsConfig) *server {
 	t.Helper()
 	s := &server{node: newTestNode(t, nodeOptions{})}
 	s.issuer = s.node.issuer(t, issuer)
-	cfg.Issuer = s.issuer
+	cfg.Issuer, cfg.Revocations = s.issuer, s.node.revocations(t, 0)
 	if cfg.Authenticator == nil {
 		cfg.Authenticator = doorman{scopes: "a:read b:write"}
 	}
@@ -136,7 +137,7 @@ func TestTokenEndpoint(t *testing.T) {
 	grant := "grant_type=client_credentials"
 	inForm := grant + "&client_id=" + goodAccess + "&client_secret=" + goodSecret
 	inJSON := `"access_key":"` + goodAccess + `","secret_key":"` + goodSecret + `"`
-	wrong := strings.Replace(goodSecret, "0", "1", 1)
+	wrong := wrongSecret
 	for name, c := range map[string]struct {
 		call
 		status int
@@ -153,7 +154,7 @@ func TestTokenEndpoint(t *testing.T) {
 		"narrowed":                  {call{headers: []string{asForm, good}, body: grant + "&scope=b:write"}, 200, "b:write"},
 		"narrowed to all":           {call{headers: []string{asForm, good}, body: grant + "&scope=b:write+a:read+b:write"}, 200, "a:read b:write"},
 		"empty scope":               {call{headers: []string{asForm, good}, body: grant + "&scope="}, 200, "a:read b:write"},
-		"unknown parameter":         {call{headers: []string{asForm, good}, body: grant + "&audience=x&resource=https://x.example"}, 200, "a:read b:write"},
+		"unknown parameter":         {call{headers: []string{asForm, good}, body: grant + "&audience=x&nonce=y"}, 200, "a:read b:write"},
 
 		"a scope not held":            {call{headers: []string{asForm, good}, body: grant + "&scope=a:read+c"}, 400, "invalid_scope"},
 		"a greater scope":             {call{headers: []string{asForm, good}, body: grant + "&scope=warder:admin"}, 400, "invalid_scope"},
@@ -170,7 +171,7 @@ func TestTokenEndpoint(t *testing.T) {
 		"repeated, once empty":        {call{headers: []string{asForm, good}, body: grant + "&scope=&scope=a:read"}, 400, "invalid_request"},
 		"repeated client_id":          {call{headers: []string{asForm}, body: inForm + "&client_id=" + goodAccess}, 400, "invalid_request"},
 		"repeated in other spelling":  {call{headers: []string{asForm}, body: inForm + "&client%5Fid=" + goodAccess}, 400, "invalid_request"},
-		"repeated unknown":            {call{headers: []string{asForm, good}, body: grant + "&resource=a&resource=b"}, 400, "invalid_request"},
+		"repeated unknown":            {call{headers: []string{asForm, good}, body: grant + "&nonce=a&nonce=b"}, 400, "invalid_request"},
 		"broken escape":               {call{headers: []string{asForm, good}, body: grant + "&scope=%zz"}, 400, "invalid_request"},
 		"semicolon":                   {call{headers: []string{asForm, good}, body: grant + ";scope=a"}, 400, "invalid_request"},
 		"query":                       {call{target: "/token?scope=a:read", headers: []string{asForm, good}, body: grant}, 400, "invalid_request"},

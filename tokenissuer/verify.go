@@ -27,8 +27,8 @@ var strict = base64.RawURLEncoding.Strict()
 
 // Verify implements keystore.TokenVerifier: ErrInvalid for anything that is
 // not an access token of this issuer, ErrTokenExpired for one that was,
-// ErrUnavailable while no signing key is known. It does not ask whether the
-// key behind the token still lives.
+// ErrTokenRevoked for one that was revoked, ErrUnavailable while no signing key
+// is known. It does not ask whether the key behind the token still lives.
 //
 // The header is not interpreted. A trusted key's tokens have one header, byte
 // for byte, and only those bytes lead to the key: alg, kid, jku, x5u, crit,
@@ -69,15 +69,29 @@ func (i *Issuer) judge(p *proof, now time.Time) error {
 	switch {
 	case p.issuer != i.name:
 		return errTokenIssuer
-	case p.audience != i.audience:
+	case !i.accepts(p.audience):
 		return errTokenAudience
 	case p.issued > seconds+int64(clockSkew/time.Second):
 		return errTokenEarly
 	case p.expires <= seconds:
 		return keystore.ErrTokenExpired
+	case i.keyring.revoked.has(p.id):
+		return keystore.ErrTokenRevoked
 	default:
 		return nil
 	}
+}
+
+// read returns all that a token says which Verify, or an Authenticator by it,
+// has accepted. False for anything that is not a token of this ring.
+func (i *Issuer) read(token string) (claims, bool) {
+	_, rest, _ := strings.Cut(token, ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	text, err := strict.DecodeString(payload)
+	if err != nil {
+		return claims{}, false
+	}
+	return decodeClaims(string(text))
 }
 
 // prove checks the signature by key over the token, whose segments after the
@@ -108,13 +122,16 @@ func (i *Issuer) prove(key *verifyingKey, token, rest string) (*proof, error) {
 }
 
 // share lets proofs of our own tokens hold our own copy of issuer and
-// audience; they are equal, so it changes no verdict.
+// audience; they are equal, so it changes no verdict. Another audience gets a
+// copy of its own, for it may be kept.
 func (i *Issuer) share(c *claims) {
 	if c.issuer == i.name {
 		c.issuer = i.name
 	}
-	if c.audience == i.audience {
-		c.audience = i.audience
+	if c.audience == i.own {
+		c.audience = i.own
+	} else {
+		c.audience = audience(strings.Clone(string(c.audience)))
 	}
 }
 

@@ -417,10 +417,11 @@ func TestKeyFitsItsAlgorithm(t *testing.T) {
 // What a token says is what was minted, for every value a claim can have.
 func FuzzClaims(f *testing.F) {
 	f.Add("http://localhost:8080", "key_abc", "aud", "3fQx8vLm2TzRk9YpWc1Hd7", int64(1), int64(2), "jti", "default", uint64(1), "a b")
+	f.Add("i", "s", "a,b,a,https://c.example", "c", int64(0), int64(1), "j", "", uint64(1), "")
 	f.Add("i", "s", "a", "", int64(0), int64(maxSeconds), "j", "", uint64(1<<63), "")
 	f.Add(`"`, `\`, "\x00", "ü", int64(-1), int64(maxSeconds+1), "", "}", uint64(0), `","gen":9`)
 	f.Fuzz(func(t *testing.T, iss, sub, aud, client string, iat, exp int64, jti, org string, gen uint64, scope string) {
-		c := claims{iss, sub, aud, client, iat, exp, jti, org, gen, scope}
+		c := claims{iss, sub, newAudience(strings.Split(aud, ",")...), client, iat, exp, jti, org, gen, scope}
 		if !c.wellFormed() {
 			return
 		}

@@ -83,6 +83,11 @@ func changedKinds(b *bench) {
 		string(c.Document.Body) != "body" || c.Document.Revision != c.Revision {
 		b.Errorf("document: %+v", c)
 	}
+	before = b.head()
+	b.transact(func(tx keystore.Tx) error { return tx.DeleteDocument(keystore.KindSigningRing, "ring") })
+	if c := b.one(before); c.Kind != keystore.KindSigningRing || c.Name != "ring" || c.Document != nil {
+		b.Errorf("deleted document: %+v", c)
+	}
 }
 
 // changesLimited: a piece of the log ends at the limit, and says how far the

@@ -200,6 +200,40 @@ func documents(t *testing.T, h Harness) {
 	if len(found) != 2 || !bytes.Equal(found[ring.Kind].Body, ring.Body) || found["demo"].Revision != other.Revision {
 		t.Errorf("Snapshot: %d documents", len(found))
 	}
+	t.Run("Deleted", func(t *testing.T) { documentsDeleted(&bench{t, b.store, nil}, ring, other) })
+}
+
+// documentsDeleted: what is deleted is gone for its own transaction and for
+// everybody after it, and nothing else is.
+func documentsDeleted(b *bench, gone, kept keystore.Document) {
+	remove := func(tx keystore.Tx) error { return tx.DeleteDocument(gone.Kind, gone.Name) }
+	before := b.snapshot()
+	sentinel := errors.New("fn's own")
+	b.refused(sentinel, func(tx keystore.Tx) error { return errors.Join(remove(tx), sentinel) })
+	if after := b.snapshot(); fmt.Sprint(after) != fmt.Sprint(before) {
+		b.Errorf("a refused deletion left\n%+v\nwas\n%+v", after, before)
+	}
+	b.transact(func(tx keystore.Tx) error {
+		if err := remove(tx); err != nil {
+			return err
+		}
+		if d, err := tx.Document(gone.Kind, gone.Name); err != nil || d.Revision != 0 || len(d.Body) != 0 {
+			b.Errorf("own deletion: %+v, %v", d, err)
+		}
+		return nil
+	})
+	if docs := b.snapshot().Documents; len(docs) != 1 || docs[0].Kind != kept.Kind {
+		b.Errorf("after a deletion: %d documents", len(docs))
+	}
+	head := b.head()
+	if revision := b.transact(remove); revision != head.Revision || b.head() != head {
+		b.Errorf("deleting what is gone: revision %d, head %v, was %v", revision, b.head(), head)
+	}
+	again := keystore.Document{Kind: gone.Kind, Name: gone.Name, Body: []byte("again")}
+	b.transact(func(tx keystore.Tx) error { return tx.PutDocument(&again) })
+	if again.Revision <= head.Revision {
+		b.Errorf("put again: revision %d after %d", again.Revision, head.Revision)
+	}
 }
 
 func replies(t *testing.T, h Harness) {
