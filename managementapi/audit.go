@@ -79,6 +79,13 @@ func auditEntryOf(e *keystore.AuditEntry) AuditEntry {
 	return AuditEntry{
 		Number: e.Number, At: e.At.Time(), Actor: e.Actor, From: e.From, Operation: e.Operation,
 		Kind: string(e.Kind), Object: e.Object, Organization: e.Organization, Refused: textOf(e.Refused),
-		Revision: e.Revision, Before: json.RawMessage(e.Before), After: json.RawMessage(e.After),
+		Revision: e.Revision, Before: objectOrNull(e.Before), After: objectOrNull(e.After),
 	}
+}
+
+func objectOrNull(text string) json.RawMessage {
+	if text == "" {
+		return nil
+	}
+	return json.RawMessage(text)
 }
