@@ -356,6 +356,10 @@ func TestList(t *testing.T) {
 		"&type=standard&state=deactivated":      "",
 		"&organization=nowhere":                 "",
 		"&type=trial&organization=acme&after=0": "",
+		"&name=k3":                              "k3",
+		"&name=K3":                              "",
+		"&permission=perm_x":                    "",
+		"&imported=true":                        "",
 	} {
 		if got := names(query); got != want {
 			t.Errorf("%q: %q, want %q", query, got, want)
@@ -367,6 +371,7 @@ func TestList(t *testing.T) {
 	for query, place := range map[string]string{
 		"limit=0": "limit", "limit=1001": "limit", "limit=x": "limit", "limit=": "limit", "after=-1": "after", "after=x": "after",
 		"type=unknown": "type", "state=unknown": "state", "state=": "state", "org=acme": "org", "limit=1&limit=2": "limit", "a=%zz": "", "a=1;b=2": "",
+		"imported=false": "imported", "imported=1": "imported", "name=": "name", "organization=": "organization", "before=0": "before", "before=x": "before", "before=3&after=1": "before",
 	} {
 		g.send("GET", "/keys?"+query, "").refused(400, "invalid_parameter", place)
 	}
@@ -375,4 +380,39 @@ func TestList(t *testing.T) {
 	}
 	id := string(g.make(`{}`).ID)
 	g.send("POST", "/keys/"+id+"/rotate?force=true", "").refused(400, "invalid_parameter", "force")
+}
+
+// A list can be walked backwards, over the same pages.
+func TestListBackwards(t *testing.T) {
+	g := newRig(t)
+	for i := range 5 {
+		g.make(fmt.Sprintf(`{"name":"k%d"}`, i))
+	}
+	names := func(p KeyPage) string {
+		var all []string
+		for _, k := range p.Keys {
+			all = append(all, k.Name)
+		}
+		return strings.Join(all, " ")
+	}
+	page := func(query string) KeyPage {
+		t.Helper()
+		return ok[KeyPage](g.send("GET", "/keys?limit=2"+query, ""), http.StatusOK)
+	}
+	first := page("")
+	second := page("&after=" + *first.Next)
+	third := page("&after=" + *second.Next)
+	if names(third) != "k4" || third.Next != nil || first.Previous != nil {
+		t.Fatalf("%+v", third)
+	}
+	back := page("&before=" + *third.Previous)
+	if names(back) != names(second) || *back.Next != *second.Next || *back.Previous != *second.Previous {
+		t.Errorf("%+v", back)
+	}
+	if start := page("&before=" + *back.Previous); names(start) != names(first) || start.Previous != nil || *start.Next != *first.Next {
+		t.Errorf("%+v", start)
+	}
+	if none := page("&before=1"); len(none.Keys) != 0 || none.Next != nil || none.Previous != nil {
+		t.Errorf("%+v", none)
+	}
 }
