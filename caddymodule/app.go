@@ -198,12 +198,11 @@ func (a *App) newManagement(prefix string, caller func(*http.Request) (keystore.
 			Meters: a.engine.view.Meters(), Directory: a.engine.directory, Rulebook: a.engine.rulebook,
 			Policy: keystore.Policy{Prefix: a.Prefix, Grace: time.Duration(a.GracePeriod)},
 		},
-		Organizations: a.engine.store,
-		SigningKeys:   a.engine.keyring,
-		Rotation:      a.engine.rotation,
-		Caller:        caller,
-		Prefix:        prefix,
-		Version:       version,
+		SigningKeys: a.engine.keyring,
+		Rotation:    a.engine.rotation,
+		Caller:      caller,
+		Prefix:      prefix,
+		Version:     version,
 		Log: func(r *http.Request, err error) {
 			a.logger.Error("management call failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
 		},

@@ -213,7 +213,7 @@ func TestInvalidCredentialsAreAlike(t *testing.T) {
 
 func invalidCredentials(c, other, gone credential, minted string) map[string]string {
 	key := c.APIKey.Reveal()
-	wrong := keystore.FormatAPIKey("wdr", c.AccessKey, keystore.Secret(other.SecretKey.Reveal())).Reveal()
+	wrong := keystore.FormatAPIKey("wdr", keystore.AccessKey(c.AccessKey), keystore.Secret(other.SecretKey.Reveal())).Reveal()
 	madeUp := keystore.FormatAPIKey("wdr", "0123456789abcdefghijkl", keystore.Secret(c.SecretKey.Reveal())).Reveal()
 	header, rest, _ := strings.Cut(minted, ".")
 	payload, signature, _ := strings.Cut(rest, ".")

@@ -67,6 +67,7 @@ var (
 	ErrCredentialTaken      = errors.New("credential belongs to another key")
 	ErrPermissionNotFound   = errors.New("permission not found")
 	ErrPermissionInUse      = errors.New("permission is in use")
+	ErrTooOften             = errors.New("done too often")
 	// ErrStaleEdit: the record changed since the revision the caller edits.
 	ErrStaleEdit = errors.New("revision does not match")
 	// Idempotency-Key: the same key with another body, with a call that is
@@ -80,7 +81,7 @@ var (
 var managementRefusals = []error{
 	ErrKeyNotFound, ErrOrganizationNotFound, ErrOrganizationExists, ErrNameTaken, ErrNeverExpires, ErrForbidden,
 	ErrOrganizationInUse, ErrDefaultOrganization, ErrLastKey, ErrNoGracePeriod, ErrPermissionNotFound, ErrPermissionInUse,
-	ErrCredentialTaken, ErrStaleEdit, ErrReplayMismatch, ErrReplaySecretGone, ErrBlocked, ErrExpired,
+	ErrCredentialTaken, ErrTooOften, ErrStaleEdit, ErrReplayMismatch, ErrReplaySecretGone, ErrBlocked, ErrExpired,
 }
 
 // Why a store does not open. Each is fatal at start.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -139,13 +140,46 @@ func (s *Service) noteRefusal(ctx context.Context, a action, err error) {
 	if !refused {
 		return
 	}
-	by := a.caller.Attribution(a.operation)
-	e := by.Entry(a.kind, a.object, time.Now())
-	e.Organization, e.Refused = a.caller.Organization, reason
+	e := a.refused(a.object, reason, time.Now())
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
 	defer cancel()
 	_, _ = s.Store.Transact(ctx, func(tx Tx) error { return tx.AppendAudit(&e) })
 }
+
+// refused returns the entry for an attempt on object. A caller's own text can
+// stand where a name should, a secret among it: only what has the form of a
+// name is kept.
+func (a action) refused(object, reason string, now time.Time) AuditEntry {
+	if !isObjectName(a.kind, object) {
+		object = ""
+	}
+	e := a.caller.Attribution(a.operation).Entry(a.kind, object, now)
+	e.Organization, e.Refused = a.caller.Organization, reason
+	return e
+}
+
+func isObjectName(kind Kind, name string) bool {
+	switch kind {
+	case KindKey:
+		return isRandomName(keyIDPrefix, name)
+	case KindPermission:
+		return isRandomName(permissionIDPrefix, name)
+	case KindOrganization:
+		return validSlug(name)
+	default:
+		return false
+	}
+}
+
+// isRandomName reports whether name is one that NewKeyID or NewPermissionID
+// could have made.
+func isRandomName(prefix, name string) bool {
+	random, ok := strings.CutPrefix(name, prefix)
+	return ok && len(random) == randomNameLength && strings.Trim(random, "abcdefghijklmnopqrstuvwxyz234567") == ""
+}
+
+// randomNameLength is what crypto/rand.Text returns: 128 bits of base32.
+const randomNameLength = 26
 
 // refusalReason returns the fixed text of a refusal, which names no secret;
 // false for a failure.

@@ -44,9 +44,13 @@ func (s *Service) DeleteKeys(ctx context.Context, c Caller, in BulkDelete, now t
 	if len(in.IDs) > MaximumBulk {
 		return BulkDeleted{}, &FieldError{"/ids", "at most 200 keys"}
 	}
+	if len(in.IDs) > 0 && in.Organization != "" {
+		return BulkDeleted{}, &FieldError{"/organization", "cannot stand beside ids"}
+	}
 	var done BulkDeleted
-	_, err := s.transact(ctx, c.does("keys.bulk_delete", KindKey, ""), func(tx Tx) (err error) {
-		if done, err = deleteKeys(tx, c, in, now); err == nil && in.DryRun {
+	a := c.does("keys.bulk_delete", KindKey, "")
+	_, err := s.transact(ctx, a, func(tx Tx) (err error) {
+		if done, err = deleteKeys(tx, a, in, now); err == nil && in.DryRun {
 			err = errDryRun
 		}
 		return err
@@ -57,24 +61,30 @@ func (s *Service) DeleteKeys(ctx context.Context, c Caller, in BulkDelete, now t
 	return done, err
 }
 
-func deleteKeys(tx Tx, c Caller, in BulkDelete, now time.Time) (done BulkDeleted, err error) {
+// deleteKeys leaves an entry in the audit log for each key that stays, too:
+// it was an attempt like any other.
+func deleteKeys(tx Tx, a action, in BulkDelete, now time.Time) (done BulkDeleted, err error) {
 	ids := in.IDs
 	if in.Expired {
-		if ids, done.More, err = expired(tx, c, in.Organization, now); err != nil {
+		if ids, done.More, err = expired(tx, a.caller, in.Organization, now); err != nil {
 			return BulkDeleted{}, err
 		}
 	}
 	for _, id := range ids {
-		r, err := managed(tx, c, id, 0)
+		r, err := managed(tx, a.caller, id, 0)
 		if err == nil {
 			err = remove(tx, &r)
 		}
-		_, refused := refusalReason(err)
+		reason, refused := refusalReason(err)
 		switch {
 		case err == nil:
 			done.Deleted = append(done.Deleted, id)
 		case refused:
 			done.Failed = append(done.Failed, BulkFailure{id, err})
+			e := a.refused(string(id), reason, now)
+			if err := tx.AppendAudit(&e); err != nil {
+				return BulkDeleted{}, err
+			}
 		default:
 			return BulkDeleted{}, err
 		}

@@ -302,6 +302,19 @@ func (s *Service) Key(ctx context.Context, c Caller, id KeyID) (Record, error) {
 	return rec, c.reads(&rec)
 }
 
+// Self returns the key that calls, whatever it may do; false for a caller that
+// is no key, or none any more.
+func (s *Service) Self(ctx context.Context, c Caller) (Record, bool, error) {
+	if !isKeyID(LookupID(c.Actor)) {
+		return Record{}, false, nil
+	}
+	rec, _, err := s.Store.Lookup(ctx, LookupID(c.Actor))
+	if err != nil {
+		return Record{}, false, fmt.Errorf("looking up the calling key %s: %w", c.Actor, err)
+	}
+	return rec, rec.ID != "", nil
+}
+
 // ListKeys returns a page of the keys that the caller may see.
 func (s *Service) ListKeys(ctx context.Context, c Caller, q Query) (Page, error) {
 	if !c.Scopes.Grants(ScopeRead) {

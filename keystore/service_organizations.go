@@ -68,6 +68,33 @@ func (s *Service) DeleteOrganization(ctx context.Context, c Caller, slug string,
 	})
 }
 
+// Organization returns one that the caller may see.
+func (s *Service) Organization(c Caller, slug string) (*Organization, error) {
+	if !c.Scopes.Grants(ScopeRead) {
+		return nil, ErrForbidden
+	}
+	o := s.Directory.Organization(slug)
+	if o == nil || !c.Administers() && slug != c.Organization {
+		return nil, ErrOrganizationNotFound
+	}
+	return o, nil
+}
+
+// Organizations returns those that the caller may see, in the order of their
+// numbers: an administrator all, everybody else its own. Not to be changed.
+func (s *Service) Organizations(c Caller) ([]*Organization, error) {
+	if !c.Scopes.Grants(ScopeRead) {
+		return nil, ErrForbidden
+	}
+	if c.Administers() {
+		return s.Directory.Organizations(), nil
+	}
+	if own := s.Directory.Organization(c.Organization); own != nil {
+		return []*Organization{own}, nil
+	}
+	return nil, nil
+}
+
 func organizationAt(tx Tx, slug string, ifMatch Revision) (Organization, error) {
 	org, err := tx.Organization(slug)
 	if err == nil && ifMatch != 0 && ifMatch != org.Revision {

@@ -7,8 +7,8 @@ package managementapi
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -20,13 +20,13 @@ import (
 
 // Config is what a mount supplies.
 type Config struct {
-	Service       *keystore.Service
-	Organizations Organizations
-	SigningKeys   SigningKeys // nil: no access tokens are issued
-	Rotation      Rotation    // nil: likewise
+	Service     *keystore.Service
+	SigningKeys SigningKeys // nil: no access tokens are issued
+	Rotation    Rotation    // nil: likewise
 
 	// Caller says on whose behalf a request comes. An error refuses the
-	// request and is looked up in the error table.
+	// request and is looked up in the tables of errors.go; a
+	// *TooManyRequestsError says when to come again.
 	Caller func(*http.Request) (keystore.Caller, error)
 
 	// Prefix is where the routes live, such as "/v1" or "/warder/v1".
@@ -39,20 +39,16 @@ type Config struct {
 	Log func(*http.Request, error)
 }
 
-// Organizations reads the tenants; a store is one.
-type Organizations interface {
-	Snapshot(ctx context.Context) (keystore.Snapshot, error)
-}
-
 // API serves the routes. It keeps no state of its own.
 type API struct {
 	Config
-	mux *http.ServeMux
+	mux      *http.ServeMux
+	document json.RawMessage
 }
 
 // New returns the API of a mount.
 func New(cfg Config) *API {
-	a := &API{Config: cfg, mux: http.NewServeMux()}
+	a := &API{Config: cfg, mux: http.NewServeMux(), document: documentAt(cfg.Prefix)}
 	for _, rt := range routes {
 		a.mux.HandleFunc(rt.method+" "+cfg.Prefix+rt.pattern, func(w http.ResponseWriter, r *http.Request) {
 			a.run(w, r, rt)
@@ -65,11 +61,19 @@ func New(cfg Config) *API {
 // the body is one strict JSON object.
 type call struct {
 	*http.Request
-	route  route
-	caller keystore.Caller
-	query  map[string]string
-	body   object
-	now    time.Time
+	route     route
+	caller    keystore.Caller
+	attempted bool // a verb of the service was reached
+	query     map[string]string
+	body      object
+	now       time.Time
+}
+
+// attempt returns the caller for a verb that changes something: from there on
+// a refusal is in the audit log already.
+func (c *call) attempt() keystore.Caller {
+	c.attempted = true
+	return c.caller
 }
 
 // answer is written only when it is complete, so that a failure can still
@@ -108,24 +112,43 @@ func (a *API) run(w http.ResponseWriter, r *http.Request, rt route) {
 	a.write(w, r, ans)
 }
 
-// answer authorizes before it reads a byte of the body.
 func (a *API) answer(w http.ResponseWriter, r *http.Request, rt route) (answer, error) {
-	caller, err := a.Caller(r)
+	c := &call{Request: r, route: rt, now: time.Now()}
+	ans, err := a.attend(w, c)
 	if err != nil {
-		return answer{}, fmt.Errorf("identifying the caller: %w", err)
+		a.note(c, err)
 	}
-	if !caller.Scopes.Grants(rt.scope) {
-		return answer{}, keystore.ErrForbidden
+	return ans, err
+}
+
+// attend authorizes before it reads a byte of the body.
+func (a *API) attend(w http.ResponseWriter, c *call) (ans answer, err error) {
+	if c.route.scope != anybody {
+		if c.caller, err = a.Caller(c.Request); err != nil {
+			return ans, &callerError{err}
+		}
+		if err := c.route.admits(c.caller); err != nil {
+			return ans, err
+		}
 	}
-	query, err := parameters(r.URL.RawQuery, rt.query)
-	if err != nil {
-		return answer{}, err
+	if c.query, err = parameters(c.URL.RawQuery, c.route.query); err != nil {
+		return ans, err
 	}
-	body, err := readObject(w, r)
-	if err != nil {
-		return answer{}, err
+	if c.body, err = readObject(w, c.Request); err != nil {
+		return ans, err
 	}
-	return rt.handle(a, &call{Request: r, route: rt, caller: caller, query: query, body: body, now: time.Now()})
+	return c.route.handle(a, c)
+}
+
+// note keeps a refusal that no verb has met with in the audit log, if it is
+// known whose it is. What quotes the request is left out: a secret could
+// stand where a name should.
+func (a *API) note(c *call, err error) {
+	quotes := errors.Is(err, errUnknownField) || errors.Is(err, errDuplicateField)
+	if !c.route.changes() || c.attempted || c.caller.Actor == "" || quotes {
+		return
+	}
+	a.Service.Refused(c.Context(), c.caller, c.route.operation, err)
 }
 
 func (a *API) write(w http.ResponseWriter, r *http.Request, ans answer) {
@@ -209,5 +232,4 @@ func encode(v any) ([]byte, error) {
 var (
 	_ http.Handler        = (*API)(nil)
 	_ http.ResponseWriter = (*probeWriter)(nil)
-	_ Organizations       = keystore.Snapshotter(nil)
 )

@@ -3,9 +3,12 @@ package managementapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/warderhq/warder/keystore"
 	"github.com/warderhq/warder/tokenissuer"
@@ -33,7 +36,28 @@ var (
 	// ErrRemote: the endpoint can be reached from elsewhere, and nobody has
 	// said that this is meant.
 	ErrRemote = errors.New("admin endpoint is not local")
+	// ErrTooManyRequests: the caller asks more often than the mount allows.
+	// See TooManyRequestsError.
+	ErrTooManyRequests = errors.New("too many management calls")
 )
+
+// TooManyRequestsError says when the caller may come again. It is an
+// ErrTooManyRequests.
+type TooManyRequestsError struct{ RetryAfter time.Duration }
+
+func (e *TooManyRequestsError) Error() string {
+	return fmt.Sprintf("%v, again after %s", ErrTooManyRequests, e.RetryAfter)
+}
+
+// Unwrap makes errors.Is(err, ErrTooManyRequests) true.
+func (e *TooManyRequestsError) Unwrap() error { return ErrTooManyRequests }
+
+// callerError is why the caller was not identified: what is wrong is not what
+// it asks about, but itself.
+type callerError struct{ err error }
+
+func (e *callerError) Error() string { return "identifying the caller: " + e.err.Error() }
+func (e *callerError) Unwrap() error { return e.err }
 
 // Problem is the body of a refusal (RFC 9457). Code is stable.
 type Problem struct {
@@ -45,18 +69,36 @@ type Problem struct {
 	Parameter string         `json:"parameter,omitempty"` // the bad query parameter
 	Header    string         `json:"header,omitempty"`    // the bad header
 	KeyID     keystore.KeyID `json:"id,omitempty"`        // of the key that an earlier call made
+
+	// What still refers to a permission, or the first of it.
+	Keys          []keystore.KeyID `json:"keys,omitempty"`
+	Organizations []string         `json:"organizations,omitempty"`
 }
 
 const problemType = "application/problem+json"
 
-// errorTable says, for every error that a caller may hear of, what it hears.
-// The texts name the remedy. Whatever is not here is an internal error.
-var errorTable = []struct {
+// errorRow is what a caller hears of an error.
+type errorRow struct {
 	err    error
 	status int
 	code   string
 	detail string
-}{
+}
+
+// callerTable is searched first for why a caller was not identified.
+var callerTable = []errorRow{
+	{keystore.ErrMalformed, http.StatusBadRequest, "invalid_request", "send exactly one credential, in one well-formed header"},
+	{keystore.ErrBlocked, http.StatusUnauthorized, "invalid_token", "the key that calls is blocked"},
+	{keystore.ErrExpired, http.StatusUnauthorized, "invalid_token", "the key that calls is expired"},
+	{keystore.ErrDeactivated, http.StatusUnauthorized, "invalid_token", "the key that calls is deactivated"},
+	{keystore.ErrSuperseded, http.StatusUnauthorized, "invalid_token", "the secret was replaced by a newer one"},
+	{keystore.ErrTokenExpired, http.StatusUnauthorized, "invalid_token", "the access token is expired"},
+	{keystore.ErrNetwork, http.StatusForbidden, "access_denied", "the key that calls may not be used from this address"},
+}
+
+// errorTable says, for every error that a caller may hear of, what it hears.
+// The texts name the remedy. Whatever is not here is an internal error.
+var errorTable = []errorRow{
 	{errCrossOrigin, http.StatusForbidden, "cross_origin", "requests on behalf of another site are not accepted"},
 	{errNoRoute, http.StatusNotFound, "not_found", "there is nothing at this path"},
 	{errMethod, http.StatusMethodNotAllowed, "method_not_allowed", "use one of the methods named in Allow"},
@@ -70,6 +112,7 @@ var errorTable = []struct {
 	{errNoIssuer, http.StatusNotFound, "no_issuer", "this configuration issues no access tokens, so it has no signing keys"},
 	{ErrRemote, http.StatusForbidden, "remote_endpoint", "this admin endpoint is not on a loopback address or socket; allow it with admin_api remote"},
 	{ErrNotConfigured, http.StatusServiceUnavailable, "not_configured", "the running configuration has no warder app"},
+	{ErrTooManyRequests, http.StatusTooManyRequests, "too_many_requests", "too many management calls; try again after Retry-After"},
 
 	{keystore.ErrNoCredential, http.StatusUnauthorized, "unauthorized", "send a credential"},
 	{keystore.ErrInvalid, http.StatusUnauthorized, "invalid_token", "the credential is not valid"},
@@ -78,7 +121,14 @@ var errorTable = []struct {
 	{keystore.ErrKeyNotFound, http.StatusNotFound, "key_not_found", "there is no such key"},
 	{keystore.ErrOrganizationNotFound, http.StatusNotFound, "organization_not_found", "there is no such organization"},
 	{keystore.ErrOrganizationExists, http.StatusConflict, "organization_exists", "there is an organization of this name; choose another"},
-	{keystore.ErrNameTaken, http.StatusConflict, "name_taken", "another key of the organization has this name; choose another"},
+	{keystore.ErrNameTaken, http.StatusConflict, "name_taken", "the organization has another one of this name; choose another"},
+	{keystore.ErrOrganizationInUse, http.StatusConflict, "organization_in_use", "the organization still has keys; delete all but its last standard one first"},
+	{keystore.ErrDefaultOrganization, http.StatusConflict, "default_organization", "the default organization cannot be deleted"},
+	{keystore.ErrPermissionNotFound, http.StatusNotFound, "permission_not_found", "there is no such permission"},
+	{keystore.ErrPermissionInUse, http.StatusConflict, "permission_in_use", "keys or organizations refer to the permission; take it from them first"},
+	{keystore.ErrCredentialTaken, http.StatusConflict, "credential_taken", "the credential belongs to a key of another organization"},
+	{keystore.ErrLastKey, http.StatusConflict, "last_key", "an organization keeps its last standard key; make another one first, or delete the organization"},
+	{keystore.ErrNoGracePeriod, http.StatusConflict, "no_grace_period", "no secret of the key was rotated out"},
 	{keystore.ErrNeverExpires, http.StatusConflict, "never_expires", "the key never expires, so it cannot be renewed"},
 	{keystore.ErrBlocked, http.StatusConflict, "blocked", "the key is blocked; unblock it first"},
 	{keystore.ErrExpired, http.StatusConflict, "expired", "the key is expired; renew or regenerate it"},
@@ -124,8 +174,10 @@ func WriteError(w http.ResponseWriter, err error) {
 	switch p.Status {
 	case http.StatusServiceUnavailable:
 		h.Set("Retry-After", strconv.Itoa(1+rand.IntN(5))) // apart, lest all come back at once
+	case http.StatusTooManyRequests:
+		h.Set("Retry-After", strconv.Itoa(retrySeconds(err)))
 	case http.StatusUnauthorized:
-		h.Set("WWW-Authenticate", `Bearer realm="warder"`)
+		h.Set("WWW-Authenticate", challenge(p.Code))
 	case http.StatusUnsupportedMediaType:
 		h.Set("Accept-Patch", mergePatchType)
 	}
@@ -133,9 +185,30 @@ func WriteError(w http.ResponseWriter, err error) {
 	_, _ = w.Write(body) // a caller that has gone cannot be told
 }
 
+// retrySeconds rounds up: who comes back in time must not be early.
+func retrySeconds(err error) int {
+	wait := time.Second
+	if e, ok := errors.AsType[*TooManyRequestsError](err); ok {
+		wait = max(wait, e.RetryAfter)
+	}
+	return int((wait + time.Second - 1) / time.Second)
+}
+
+// challenge names no error if no credential was sent (RFC 6750 §3.1).
+func challenge(code string) string {
+	if code == "invalid_token" {
+		return `Bearer realm="warder", error="invalid_token"`
+	}
+	return `Bearer realm="warder"`
+}
+
 func problemOf(err error) Problem {
 	p := Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "an internal error; the log of the server says more"}
-	for _, row := range errorTable {
+	rows := errorTable
+	if _, ok := errors.AsType[*callerError](err); ok {
+		rows = slices.Concat(callerTable, errorTable)
+	}
+	for _, row := range rows {
 		if errors.Is(err, row.err) {
 			p = Problem{Status: row.status, Code: row.code, Detail: row.detail}
 			break
@@ -160,9 +233,6 @@ func (p *Problem) locate(err error) {
 		p.Header = e.name
 		p.refine("invalid_header", e.reason)
 	}
-	if e, ok := errors.AsType[*keystore.ReplaySecretGoneError](err); ok {
-		p.KeyID = e.Key
-	}
 	switch p.Code {
 	case "name_taken":
 		p.Pointer = "/name"
@@ -170,6 +240,20 @@ func (p *Problem) locate(err error) {
 		p.Pointer = "/slug"
 	case "stale_revision":
 		p.Header = "If-Match"
+	}
+	if e, ok := errors.AsType[*keystore.ItemError](err); ok {
+		p.Pointer = e.Pointer + p.Pointer
+	}
+	p.name(err)
+}
+
+// name adds which things the reason is about.
+func (p *Problem) name(err error) {
+	if e, ok := errors.AsType[*keystore.ReplaySecretGoneError](err); ok {
+		p.KeyID = e.Key
+	}
+	if e, ok := errors.AsType[*keystore.PermissionInUseError](err); ok {
+		p.Keys, p.Organizations = e.Keys, e.Organizations
 	}
 }
 

@@ -25,10 +25,10 @@ func TestFailureIsNoDenialAndTellsNothing(t *testing.T) {
 		broken := brokenStore{c.err}
 		service := *g.service
 		service.Store = broken
-		g.serve(Config{Service: &service, Organizations: broken, Caller: g.who, Prefix: "/warder/v1", Log: g.log})
-		for _, call := range [][2]string{{"POST", "/keys"}, {"GET", "/keys"}, {"GET", "/keys/key_x"}, {"GET", "/organizations"}, {"POST", "/keys/key_x/rotate"}} {
+		g.serve(Config{Service: &service, Caller: g.who, Prefix: "/warder/v1", Log: g.log})
+		for _, call := range [][2]string{{"POST", "/keys"}, {"GET", "/keys"}, {"GET", "/keys/key_x"}, {"GET", "/usage"}, {"GET", "/audit"}, {"POST", "/keys/key_x/rotate"}, {"POST", "/permissions"}} {
 			g.takeLog()
-			r := g.send(call[0], call[1], "")
+			r := g.send(call[0], call[1], map[string]string{"/permissions": `{"name":"x"}`}[call[1]])
 			r.refused(c.status, c.code, "")
 			if strings.Contains(string(r.raw), "secret text") {
 				t.Errorf("the caller is told %s", r.raw)

@@ -30,6 +30,13 @@ func (f *field[T]) take(raw json.RawMessage) error {
 	return nil
 }
 
+// applyTo puts the value, or for null the default, where it is to stand.
+func (f *field[T]) applyTo(target *T) {
+	if f.present {
+		*target = f.value
+	}
+}
+
 // given reports whether there is a value.
 func (f *field[T]) given() bool { return f.present && !f.null }
 
@@ -43,6 +50,14 @@ func expectation(value any) string {
 		return "must be a whole number"
 	case []string:
 		return "must be an array of strings"
+	case []object:
+		return "must be an array of JSON objects"
+	case []keystore.KeyID:
+		return "must be an array of ids"
+	case keystore.Secret:
+		return "must be a string"
+	case sum:
+		return "must be a SHA-256 in 64 hexadecimal digits"
 	case moment:
 		return "must be a time as in RFC 3339, after 1970"
 	default:
@@ -59,14 +74,21 @@ func (m *moment) UnmarshalJSON(raw []byte) error {
 	if err := json.Unmarshal(raw, &text); err != nil {
 		return fmt.Errorf("decoding a time: %w", err)
 	}
+	var err error
+	*m, err = parseMoment(text)
+	return err
+}
+
+func parseMoment(text string) (moment, error) {
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return fmt.Errorf("parsing a time: %w", err)
+		return 0, fmt.Errorf("parsing a time: %w", err)
 	}
-	if *m = moment(keystore.InstantOf(t)); *m <= 0 {
-		return errors.New("before 1970")
+	m := moment(keystore.InstantOf(t))
+	if m <= 0 {
+		return 0, errors.New("before 1970")
 	}
-	return nil
+	return m, nil
 }
 
 // free is a JSON object that only its owner understands, compact.
@@ -119,6 +141,15 @@ func decodeObject(text string) (v any, err error) {
 		return nil, fmt.Errorf("decoding metadata: %w", err)
 	}
 	return v, nil
+}
+
+// parseLimit reads a limit: absent and null are none of its own. The empty text
+// would say that in a second way.
+func parseLimit(f field[string]) (keystore.Limit, error) {
+	if f.given() && f.value == "" {
+		return keystore.Limit{}, &keystore.FieldError{Pointer: "/limit", Reason: "must not be empty; null is the default"}
+	}
+	return keystore.ParseLimit(f.value)
 }
 
 // expiry is how a body says until when a key lives: one of the two, or

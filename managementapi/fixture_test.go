@@ -26,9 +26,10 @@ type rig struct {
 	store   *sqlite.Store
 	keyring *tokenissuer.Keyring
 
-	mu     sync.Mutex // guards caller and logged
-	caller keystore.Caller
-	logged []string
+	mu      sync.Mutex // guards all below
+	caller  keystore.Caller
+	unknown error // why nobody is identified
+	logged  []string
 }
 
 func newRig(t *testing.T) *rig {
@@ -48,7 +49,7 @@ func newRig(t *testing.T) *rig {
 	lease := new(keystore.Lease)
 	view := keystore.NewView(store, lease, 1000)
 	directory, rulebook := new(keystore.Directory), new(keystore.Rulebook)
-	follower := keystore.NewFollower(store, lease, 0, func(err error) { t.Error(err) }, view, directory, rulebook, keyring)
+	follower := keystore.NewFollower(store, lease, 0, func(err error) { t.Error(err) }, view, directory, rulebook, new(keystore.Settings), keyring)
 	rotation := tokenissuer.NewRotation(tokenissuer.RotationConfig{Keyring: keyring, Store: store, Follower: follower})
 	if err := rotation.Ensure(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)
@@ -68,7 +69,7 @@ func newRig(t *testing.T) *rig {
 		Policy: keystore.Policy{Prefix: keystore.DefaultPrefix, Grace: keystore.DefaultGrace},
 	}
 	g.serve(Config{
-		Service: g.service, Organizations: store, SigningKeys: keyring, Rotation: rotation,
+		Service: g.service, SigningKeys: keyring, Rotation: rotation,
 		Caller: g.who, Prefix: "/warder/v1", Version: "test", Log: g.log,
 	})
 	return g
@@ -83,7 +84,14 @@ func (g *rig) serve(cfg Config) {
 func (g *rig) who(*http.Request) (keystore.Caller, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.caller, nil
+	return g.caller, g.unknown
+}
+
+// refuseCallers makes err the answer to who calls; nil ends that.
+func (g *rig) refuseCallers(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unknown = err
 }
 
 func (g *rig) log(_ *http.Request, err error) {
@@ -146,6 +154,7 @@ func (g *rig) send(method, path, body string, headers ...string) reply {
 	if err != nil {
 		g.t.Fatal(err)
 	}
+	documented.check(g.t, r, body, resp, raw)
 	return reply{g.t, resp.StatusCode, resp.Header, raw}
 }
 
@@ -194,4 +203,10 @@ func (g *rig) record(id keystore.KeyID) keystore.Record {
 		g.t.Fatal(err)
 	}
 	return rec
+}
+
+// permission makes a permission with these members.
+func (g *rig) permission(body string) Permission {
+	g.t.Helper()
+	return ok[Permission](g.send("POST", "/permissions", body), http.StatusCreated)
 }

@@ -19,7 +19,7 @@ func TestCreateAnswersWithTheWholeKeyOnce(t *testing.T) {
 		key.Expires != "Expires in: 30 days" || key.ExpiresAt == nil || key.Deactivated || key.Blocked || key.GraceEnd != nil {
 		t.Errorf("%s", r.raw)
 	}
-	want := keystore.FormatAPIKey(keystore.DefaultPrefix, key.AccessKey, keystore.Secret(key.SecretKey))
+	want := keystore.FormatAPIKey(keystore.DefaultPrefix, keystore.AccessKey(key.AccessKey), keystore.Secret(key.SecretKey))
 	if key.APIKey.Reveal() != want.Reveal() {
 		t.Errorf("the API key does not consist of the pair: %s", r.raw)
 	}
@@ -73,7 +73,6 @@ func TestCreateRefusals(t *testing.T) {
 		place  string
 	}{
 		{`{"name":"taken"}`, 409, "name_taken", "/name"},
-		{`{"expires_in_days":91}`, 400, "invalid_field", "/expires_in_days"},
 		{`{"expires_in_days":0}`, 400, "invalid_field", "/expires_in_days"},
 		{`{"expires_in_days":-1}`, 400, "invalid_field", "/expires_in_days"},
 		{`{"expires_in_days":1.5}`, 400, "invalid_field", "/expires_in_days"},
@@ -82,7 +81,17 @@ func TestCreateRefusals(t *testing.T) {
 		{`{"expires_in_days":"30"}`, 400, "invalid_field", "/expires_in_days"},
 		{`{"expires_in_days":281474976710657}`, 400, "invalid_field", "/expires_in_days"}, // one day, in 64 bits of nanoseconds
 		{`{"expires_in_days":3,"expires_at":"` + tomorrow + `"}`, 400, "invalid_field", "/expires_in_days"},
-		{`{"expires_at":"2120-01-01T00:00:00Z"}`, 400, "invalid_field", "/expires_at"},
+		{`{"expires_at":"2220-01-01T00:00:00Z"}`, 400, "invalid_field", "/expires_at"},
+		{`{"permissions":["perm_x"]}`, 400, "invalid_field", "/permissions"},
+		{`{"permissions":["read"]}`, 400, "invalid_field", "/permissions"},
+		{`{"permissions":[null]}`, 400, "invalid_field", "/permissions"},
+		{`{"networks":["10.0.0.1/8"]}`, 400, "invalid_field", "/networks"},
+		{`{"networks":["example.com"]}`, 400, "invalid_field", "/networks"},
+		{`{"networks":"10.0.0.0/8"}`, 400, "invalid_field", "/networks"},
+		{`{"limit":"100"}`, 400, "invalid_field", "/limit"},
+		{`{"limit":"0/s"}`, 400, "invalid_field", "/limit"},
+		{`{"limit":""}`, 400, "invalid_field", "/limit"},
+		{`{"limit":100}`, 400, "invalid_field", "/limit"},
 		{`{"expires_at":"2001-01-01T00:00:00Z"}`, 400, "invalid_field", "/expires_at"},
 		{`{"expires_at":"1970-01-01T00:00:00Z"}`, 400, "invalid_field", "/expires_at"}, // the zero Instant
 		{`{"expires_at":"0001-01-01T00:00:00Z"}`, 400, "invalid_field", "/expires_at"}, // the zero time
@@ -111,6 +120,26 @@ func TestCreateRefusals(t *testing.T) {
 	}
 	if page := ok[KeyPage](g.send("GET", "/keys", ""), http.StatusOK); len(page.Keys) != 1 {
 		t.Errorf("refused creations made keys: %+v", page)
+	}
+}
+
+// Beyond the maximum of the organization only an administrator goes.
+func TestMaximumExpiry(t *testing.T) {
+	g := newRig(t)
+	ok[Organization](g.send("PATCH", "/organizations/default", `{"maximum_expiry_days":90}`), http.StatusOK)
+	path := "/keys/" + string(g.make(`{"expires_in_days":30}`).ID)
+	g.as("default", "warder:keys")
+	g.send("POST", "/keys", `{"expires_in_days":91}`).refused(400, "invalid_field", "/expires_in_days")
+	g.send("POST", "/keys", `{"expires_at":"2120-01-01T00:00:00Z"}`).refused(400, "invalid_field", "/expires_at")
+	g.send("POST", path+"/renew", `{"days":91}`).refused(400, "invalid_field", "/days")
+	g.send("POST", path+"/regenerate", `{"expires_in_days":91}`).refused(400, "invalid_field", "/expires_in_days")
+	g.send("POST", "/keys/import", `{"keys":[{"credential":"foreign-one"},{"credential":"foreign-two","expires_in_days":91}]}`).refused(400, "invalid_field", "/keys/1/expires_in_days")
+	if key := g.make(`{}`); key.Expires != "Expires in: 90 days" {
+		t.Errorf("%+v", key.Key)
+	}
+	g.asAdmin()
+	if key := ok[Key](g.send("POST", path+"/renew", `{"days":91}`), http.StatusOK); key.Expires != "Expires in: 91 days" {
+		t.Errorf("%+v", key)
 	}
 }
 
@@ -209,7 +238,7 @@ func TestRenewRefusals(t *testing.T) {
 	g := newRig(t)
 	ok[Organization](g.send("PATCH", "/organizations/default", `{"maximum_expiry_days":90}`), http.StatusOK)
 	path := "/keys/" + string(g.make(`{"expires_in_days":30}`).ID) + "/renew"
-	for _, body := range []string{``, `{}`, `{"days":null}`, `{"days":0}`, `{"days":-3}`, `{"days":91}`, `{"days":"3"}`, `{"days":1e3}`, `{"days":4294967297}`} {
+	for _, body := range []string{``, `{}`, `{"days":null}`, `{"days":0}`, `{"days":-3}`, `{"days":36526}`, `{"days":"3"}`, `{"days":1e3}`, `{"days":4294967297}`} {
 		g.send("POST", path, body).refused(400, "invalid_field", "/days")
 	}
 	if key := ok[Key](g.send("POST", path, `{"days":1}`), http.StatusOK); key.Expires != "Expires in: 1 days" {
@@ -285,7 +314,7 @@ func TestUnknownKeyIsNotFoundByAnyRoute(t *testing.T) {
 			continue
 		}
 		for _, id := range []string{access, "key_nosuch", "%2e%2e", "a%2fb", "%00"} {
-			r := g.send(rt.method, strings.Replace(rt.pattern, "{id}", id, 1), map[bool]string{true: `{"days":3}`}[strings.HasSuffix(rt.pattern, "renew")])
+			r := g.send(rt.method, strings.Replace(rt.pattern, "{id}", id, 1), bodyFor(rt, "default"))
 			if r.status != http.StatusNotFound {
 				t.Errorf("%s %s with %s: %d %s", rt.method, rt.pattern, id, r.status, r.raw)
 			}
@@ -327,6 +356,10 @@ func TestList(t *testing.T) {
 		"&type=standard&state=deactivated":      "",
 		"&organization=nowhere":                 "",
 		"&type=trial&organization=acme&after=0": "",
+		"&name=k3":                              "k3",
+		"&name=K3":                              "",
+		"&permission=perm_x":                    "",
+		"&imported=true":                        "",
 	} {
 		if got := names(query); got != want {
 			t.Errorf("%q: %q, want %q", query, got, want)
@@ -338,6 +371,7 @@ func TestList(t *testing.T) {
 	for query, place := range map[string]string{
 		"limit=0": "limit", "limit=1001": "limit", "limit=x": "limit", "limit=": "limit", "after=-1": "after", "after=x": "after",
 		"type=unknown": "type", "state=unknown": "state", "state=": "state", "org=acme": "org", "limit=1&limit=2": "limit", "a=%zz": "", "a=1;b=2": "",
+		"imported=false": "imported", "imported=1": "imported", "name=": "name", "organization=": "organization", "before=0": "before", "before=x": "before", "before=3&after=1": "before",
 	} {
 		g.send("GET", "/keys?"+query, "").refused(400, "invalid_parameter", place)
 	}
@@ -346,4 +380,39 @@ func TestList(t *testing.T) {
 	}
 	id := string(g.make(`{}`).ID)
 	g.send("POST", "/keys/"+id+"/rotate?force=true", "").refused(400, "invalid_parameter", "force")
+}
+
+// A list can be walked backwards, over the same pages.
+func TestListBackwards(t *testing.T) {
+	g := newRig(t)
+	for i := range 5 {
+		g.make(fmt.Sprintf(`{"name":"k%d"}`, i))
+	}
+	names := func(p KeyPage) string {
+		var all []string
+		for _, k := range p.Keys {
+			all = append(all, k.Name)
+		}
+		return strings.Join(all, " ")
+	}
+	page := func(query string) KeyPage {
+		t.Helper()
+		return ok[KeyPage](g.send("GET", "/keys?limit=2"+query, ""), http.StatusOK)
+	}
+	first := page("")
+	second := page("&after=" + *first.Next)
+	third := page("&after=" + *second.Next)
+	if names(third) != "k4" || third.Next != nil || first.Previous != nil {
+		t.Fatalf("%+v", third)
+	}
+	back := page("&before=" + *third.Previous)
+	if names(back) != names(second) || *back.Next != *second.Next || *back.Previous != *second.Previous {
+		t.Errorf("%+v", back)
+	}
+	if start := page("&before=" + *back.Previous); names(start) != names(first) || start.Previous != nil || *start.Next != *first.Next {
+		t.Errorf("%+v", start)
+	}
+	if none := page("&before=1"); len(none.Keys) != 0 || none.Next != nil || none.Previous != nil {
+		t.Errorf("%+v", none)
+	}
 }

@@ -1,11 +1,10 @@
 package managementapi
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
+	"time"
 
 	"github.com/warderhq/warder/keystore"
 )
@@ -14,19 +13,24 @@ import (
 type organizationFields struct {
 	defaultDays field[int]
 	maximumDays field[int]
-	allowed     field[[]string]
+	grace       field[int]
+	limit       field[string]
+	scopes      field[[]string]
+	permissions field[[]string]
 	metadata    field[free]
 }
 
 func (f *organizationFields) members() members {
 	return members{
 		"default_expiry_days": &f.defaultDays, "maximum_expiry_days": &f.maximumDays,
-		"allowed_scopes": &f.allowed, "metadata": &f.metadata,
+		"grace_seconds": &f.grace, "limit": &f.limit,
+		"allowed_scopes": &f.scopes, "allowed_permissions": &f.permissions, "metadata": &f.metadata,
 	}
 }
 
-// edit applies what is present. Zero days would read as "never" or "none",
-// which is what null says, so it is refused as any other wrong number.
+// edit applies what is present. Zero would read as "never" or "none", which is
+// what null says, so it is refused as any other wrong number. A null list is
+// nil, which is not the empty list.
 func (f *organizationFields) edit(o *keystore.Organization) (err error) {
 	if err := setDays(&o.DefaultExpiry, f.defaultDays, "/default_expiry_days"); err != nil {
 		return err
@@ -34,9 +38,16 @@ func (f *organizationFields) edit(o *keystore.Organization) (err error) {
 	if err := setDays(&o.MaximumExpiry, f.maximumDays, "/maximum_expiry_days"); err != nil {
 		return err
 	}
-	if f.allowed.present {
-		o.AllowedScopes = f.allowed.value // null: nil, which is not the empty list
+	if err := f.setGrace(&o.Grace); err != nil {
+		return err
 	}
+	if f.limit.present {
+		if o.Limit, err = parseLimit(f.limit); err != nil {
+			return err
+		}
+	}
+	f.scopes.applyTo(&o.AllowedScopes)
+	f.permissions.applyTo(&o.AllowedPermissions)
 	o.Metadata, err = patchMetadata(o.Metadata, f.metadata)
 	return err
 }
@@ -47,6 +58,16 @@ func setDays(into *keystore.Days, f field[int], pointer string) error {
 	}
 	if f.present {
 		*into = keystore.Days(f.value)
+	}
+	return nil
+}
+
+func (f *organizationFields) setGrace(into *time.Duration) error {
+	if f.grace.given() && (f.grace.value < 1 || f.grace.value > int(keystore.MaximumGrace/time.Second)) {
+		return &keystore.FieldError{Pointer: "/grace_seconds", Reason: "must be 1 to 31536000, or null"}
+	}
+	if f.grace.present {
+		*into = time.Duration(f.grace.value) * time.Second
 	}
 	return nil
 }
@@ -74,7 +95,7 @@ func (a *API) createOrganization(c *call) (answer, error) {
 	if err := org.Validate(); err != nil { // here, so that a later FieldError is the key's
 		return answer{}, err
 	}
-	in, err := first.asked(c)
+	in, err := first.asked(c.now)
 	if err != nil {
 		return answer{}, below("/key", err)
 	}
@@ -82,13 +103,22 @@ func (a *API) createOrganization(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	issued, err := a.Service.CreateOrganization(c.Context(), c.caller, org, in, once, c.now)
+	issued, err := a.Service.CreateOrganization(c.Context(), c.attempt(), org, in, once, c.now)
 	if err != nil {
-		return answer{}, below("/key", first.expiry.blame(err))
+		return answer{}, blameFirst(first.expiry.blame(err))
 	}
-	ans := c.issued(&issued)
+	ans := c.issued(&issued, nil)
 	ans.status, ans.location = http.StatusCreated, "/organizations/"+org.Slug
 	return ans, nil
+}
+
+// blameFirst makes an error point into the first key, but for what only a store
+// can say of the organization.
+func blameFirst(err error) error {
+	if f, ok := errors.AsType[*keystore.FieldError](err); ok && f.Pointer == "/allowed_permissions" {
+		return err
+	}
+	return below("/key", err)
 }
 
 // below moves a FieldError's pointer under a member of the body.
@@ -112,20 +142,20 @@ func (a *API) listOrganizations(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	all, err := a.organizations(c)
+	all, err := a.Service.Organizations(c.caller)
 	if err != nil {
 		return answer{}, err
 	}
 	page := OrganizationPage{Organizations: []Organization{}}
-	for i := range all {
-		if all[i].Number <= after {
+	for _, o := range all {
+		if o.Number <= after {
 			continue
 		}
 		if n := len(page.Organizations); n == limit {
 			page.Next = cursorOf(page.Organizations[n-1].Number)
 			break
 		}
-		page.Organizations = append(page.Organizations, organizationOf(&all[i]))
+		page.Organizations = append(page.Organizations, organizationOf(o))
 	}
 	return answer{body: page}, nil
 }
@@ -134,11 +164,11 @@ func (a *API) getOrganization(c *call) (answer, error) {
 	if err := c.body.into(nil); err != nil {
 		return answer{}, err
 	}
-	o, err := a.organization(c)
+	o, err := a.Service.Organization(c.caller, c.slug())
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{body: organizationOf(&o), revision: o.Revision}, nil
+	return answer{body: organizationOf(o), revision: o.Revision}, nil
 }
 
 func (a *API) updateOrganization(c *call) (answer, error) {
@@ -146,43 +176,40 @@ func (a *API) updateOrganization(c *call) (answer, error) {
 	if err := c.body.into(fields.members()); err != nil {
 		return answer{}, err
 	}
-	ifMatch, err := c.ifMatch(func() (keystore.Revision, error) {
-		o, err := a.organization(c)
-		return o.Revision, err
-	})
+	ifMatch, err := a.ifMatchOrganization(c)
 	if err != nil {
 		return answer{}, err
 	}
-	o, err := a.Service.UpdateOrganization(c.Context(), c.caller, c.PathValue("slug"), ifMatch, fields.edit)
+	o, err := a.Service.UpdateOrganization(c.Context(), c.attempt(), c.slug(), ifMatch, fields.edit)
 	if err != nil {
 		return answer{}, err
 	}
 	return answer{body: organizationOf(&o), revision: o.Revision}, nil
 }
 
-func (a *API) organization(c *call) (keystore.Organization, error) {
-	all, err := a.organizations(c)
+func (a *API) deleteOrganization(c *call) (answer, error) {
+	if err := c.body.into(nil); err != nil {
+		return answer{}, err
+	}
+	ifMatch, err := a.ifMatchOrganization(c)
 	if err != nil {
-		return keystore.Organization{}, err
+		return answer{}, err
 	}
-	for _, o := range all {
-		if o.Slug == c.PathValue("slug") {
-			return o, nil
-		}
+	revision, err := a.Service.DeleteOrganization(c.Context(), c.attempt(), c.slug(), ifMatch)
+	if err != nil {
+		return answer{}, err
 	}
-	return keystore.Organization{}, keystore.ErrOrganizationNotFound
+	return answer{body: DeletedOrganization{Slug: c.slug(), Deleted: true, Revision: revision}}, nil
 }
 
-// organizations returns those that the caller may see, in the order of their
-// numbers: an administrator all, everybody else its own.
-func (a *API) organizations(c *call) ([]keystore.Organization, error) {
-	snapshot, err := a.Organizations.Snapshot(c.Context())
-	if err != nil {
-		return nil, fmt.Errorf("reading organizations: %w", err)
-	}
-	seen := slices.DeleteFunc(snapshot.Organizations, func(o keystore.Organization) bool {
-		return !c.caller.Administers() && o.Slug != c.caller.Organization
+func (a *API) ifMatchOrganization(c *call) (keystore.Revision, error) {
+	return c.ifMatch(func() (keystore.Revision, error) {
+		o, err := a.Service.Organization(c.caller, c.slug())
+		if err != nil {
+			return 0, err
+		}
+		return o.Revision, nil
 	})
-	slices.SortFunc(seen, func(x, y keystore.Organization) int { return cmp.Compare(x.Number, y.Number) })
-	return seen, nil
 }
+
+func (c *call) slug() string { return c.PathValue("slug") }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/warderhq/warder/tokenissuer"
 )
@@ -37,7 +38,15 @@ func TestOrganizationIsMadeWithItsFirstKey(t *testing.T) {
 		{`{"slug":"x","key":{"metadata":[]}}`, "invalid_field", "/key/metadata", 400},
 		{`{"slug":"x","key":{"name":"a\u0007"}}`, "invalid_field", "/key/name", 400},
 		{`{"slug":"x","key":{"expires_in_days":0}}`, "invalid_field", "/key/expires_in_days", 400},
-		{`{"slug":"x","maximum_expiry_days":3,"key":{"expires_in_days":4}}`, "invalid_field", "/key/expires_in_days", 400},
+		{`{"slug":"x","key":{"expires_at":"2001-01-01T00:00:00Z"}}`, "invalid_field", "/key/expires_at", 400},
+		{`{"slug":"x","allowed_scopes":["a"],"key":{"scopes":["b"]}}`, "invalid_field", "/key/scopes", 400},
+		{`{"slug":"x","key":{"permissions":["perm_x"]}}`, "invalid_field", "/key/permissions", 400},
+		{`{"slug":"x","key":{"limit":"fast"}}`, "invalid_field", "/key/limit", 400},
+		{`{"slug":"x","limit":"fast"}`, "invalid_field", "/limit", 400},
+		{`{"slug":"x","grace_seconds":0}`, "invalid_field", "/grace_seconds", 400},
+		{`{"slug":"x","grace_seconds":31536001}`, "invalid_field", "/grace_seconds", 400},
+		{`{"slug":"x","grace_seconds":9223372036854775807}`, "invalid_field", "/grace_seconds", 400},
+		{`{"slug":"x","allowed_permissions":["perm_x"]}`, "invalid_field", "/allowed_permissions", 400},
 		{`{"slug":"x","key":{"type":"trial"}}`, "unknown_field", "/key/type", 400},
 		{`{"slug":"x","key":{"Name":"n"}}`, "unknown_field", "/key/Name", 400},
 		{`{"slug":"x","key":{"name":"a","name":"b"}}`, "duplicate_field", "/key/name", 400},
@@ -76,6 +85,19 @@ func TestOrganizationPatch(t *testing.T) {
 		`{"default_expiry_days":"30"}`: "/default_expiry_days", `{"allowed_scopes":["a b"]}`: "/allowed_scopes", `{"metadata":7}`: "/metadata",
 	} {
 		g.send("PATCH", path, body).refused(400, "invalid_field", place)
+	}
+	ok[Organization](g.send("PATCH", path, `{"grace_seconds":60,"limit":"100/s burst 200","allowed_permissions":[]}`), 200)
+	o := ok[Organization](g.send("GET", path, ""), 200)
+	if *o.GraceSeconds != 60 || *o.Limit != "100/s burst 200" || o.AllowedPermissions == nil || len(o.AllowedPermissions) != 0 {
+		t.Errorf("%+v", o)
+	}
+	rotated := ok[IssuedKey](g.send("POST", "/keys/"+string(g.make(`{}`).ID)+"/rotate", ""), 200)
+	if left := time.Until(*rotated.GraceEnd); left > time.Minute {
+		t.Errorf("the organization's grace period is a minute, and %s are left", left)
+	}
+	ok[Organization](g.send("PATCH", path, `{"grace_seconds":null,"limit":null,"allowed_permissions":null}`), 200)
+	if o := ok[Organization](g.send("GET", path, ""), 200); o.GraceSeconds != nil || o.Limit != nil || o.AllowedPermissions != nil {
+		t.Errorf("%+v", o)
 	}
 	g.send("PATCH", path, `{"slug":"x"}`).refused(400, "unknown_field", "/slug")
 	g.send("PATCH", "/organizations/nowhere", `{}`).refused(404, "organization_not_found", "")
@@ -139,7 +161,7 @@ func TestSigningKeys(t *testing.T) {
 	g.send("POST", "/signing-keys/rotate", `{"emergency":"yes"}`).refused(400, "invalid_field", "/emergency")
 	g.send("POST", "/signing-keys/rotate", `{"force":true}`).refused(400, "unknown_field", "/force")
 
-	g.serve(Config{Service: g.service, Organizations: g.store, Caller: g.who, Prefix: "/warder/v1", Log: g.log})
+	g.serve(Config{Service: g.service, Caller: g.who, Prefix: "/warder/v1", Log: g.log})
 	g.send("GET", "/signing-keys", "").refused(404, "no_issuer", "")
 	g.send("POST", "/signing-keys/rotate", "").refused(404, "no_issuer", "")
 }

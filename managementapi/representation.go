@@ -10,21 +10,29 @@ import (
 
 // Key is a key as callers see it. A digest never is.
 type Key struct {
-	ID           keystore.KeyID     `json:"id"`
-	Number       keystore.Number    `json:"number"`
-	Organization string             `json:"organization"`
-	Name         string             `json:"name"`
-	Type         string             `json:"type"`
-	State        string             `json:"state"`
-	AccessKey    keystore.AccessKey `json:"access_key"`
-	Generation   uint64             `json:"generation"`
-	Scopes       []string           `json:"scopes"`
-	Metadata     json.RawMessage    `json:"metadata"`
-	CreatedAt    time.Time          `json:"created_at"`
-	ExpiresAt    *time.Time         `json:"expires_at"` // null: never
-	Expires      string             `json:"expires"`    // the same for people
-	Deactivated  bool               `json:"deactivated"`
-	Blocked      bool               `json:"blocked"`
+	ID           keystore.KeyID  `json:"id"`
+	Number       keystore.Number `json:"number"`
+	Organization string          `json:"organization"`
+	Name         string          `json:"name"`
+	Type         string          `json:"type"`
+	State        string          `json:"state"`
+	AccessKey    AccessKey       `json:"access_key"`
+	Imported     bool            `json:"imported"` // the credential is another system's, and has no access key
+	Generation   uint64          `json:"generation"`
+	Scopes       []string        `json:"scopes"`
+	Permissions  []string        `json:"permissions"`
+	Networks     []string        `json:"networks"`
+	Limit        *string         `json:"limit"` // null: the organization's
+	Metadata     json.RawMessage `json:"metadata"`
+	CreatedAt    time.Time       `json:"created_at"`
+	ExpiresAt    *time.Time      `json:"expires_at"`   // null: never
+	Expires      string          `json:"expires"`      // the same for people
+	LastUsedAt   *time.Time      `json:"last_used_at"` // of the current secret; null: not yet
+	Deactivated  bool            `json:"deactivated"`
+	Blocked      bool            `json:"blocked"`
+
+	// Of the secret replaced last, whether or not it still passes.
+	Previous *PreviousSecret `json:"previous,omitempty"`
 
 	// While a rotated-out secret is still accepted: its generation, and
 	// until when.
@@ -32,6 +40,26 @@ type Key struct {
 	GraceEnd           *time.Time `json:"grace_end,omitempty"`
 
 	Revision keystore.Revision `json:"revision"`
+}
+
+// AccessKey is an access key, or null: an imported credential has none.
+type AccessKey keystore.AccessKey
+
+// MarshalJSON implements json.Marshaler.
+func (k AccessKey) MarshalJSON() ([]byte, error) {
+	if k == "" {
+		return []byte("null"), nil
+	}
+	return encode(string(k))
+}
+
+// PreviousSecret is the secret that the last rotation or regeneration
+// replaced. It tells who still uses the old one.
+type PreviousSecret struct {
+	Generation uint64     `json:"generation"`
+	GraceEnd   *time.Time `json:"grace_end"` // until when it passes, or passed; null: it is dead for good
+	Imported   bool       `json:"imported"`
+	LastUsedAt *time.Time `json:"last_used_at"`
 }
 
 // IssuedKey is a key with its secret: the only time that it is shown.
@@ -51,10 +79,12 @@ func (Shown) GoString() string { return "[secret]" }
 // Reveal returns the text itself.
 func (s Shown) Reveal() string { return string(s) }
 
-// KeyPage is a part of a list. Next, if not null, is the cursor of what follows.
+// KeyPage is a part of a list. Next, if not null, is the cursor of what
+// follows, for after; Previous that of what goes before, for before.
 type KeyPage struct {
-	Keys []Key   `json:"keys"`
-	Next *string `json:"next"`
+	Keys     []Key   `json:"keys"`
+	Next     *string `json:"next"`
+	Previous *string `json:"previous"`
 }
 
 // DeletedKey is the answer to a deletion.
@@ -66,14 +96,27 @@ type DeletedKey struct {
 
 // Organization is an organization as callers see it.
 type Organization struct {
-	Slug              string            `json:"slug"`
-	Number            keystore.Number   `json:"number"`
-	DefaultExpiryDays *int              `json:"default_expiry_days"` // null: never
-	MaximumExpiryDays *int              `json:"maximum_expiry_days"` // null: none
-	AllowedScopes     []string          `json:"allowed_scopes"`      // null: every scope but warder:*
-	Metadata          json.RawMessage   `json:"metadata"`
-	CreatedAt         time.Time         `json:"created_at"`
-	Revision          keystore.Revision `json:"revision"`
+	Slug              string          `json:"slug"`
+	Number            keystore.Number `json:"number"`
+	DefaultExpiryDays *int            `json:"default_expiry_days"` // null: never
+	MaximumExpiryDays *int            `json:"maximum_expiry_days"` // null: none
+	GraceSeconds      *int            `json:"grace_seconds"`       // null: as the configuration says
+	Limit             *string         `json:"limit"`               // of keys without one; null: none
+	AllowedScopes     []string        `json:"allowed_scopes"`      // null: every scope but warder:*
+
+	// Null: any, and a key that refers to none may do everything.
+	AllowedPermissions []string `json:"allowed_permissions"`
+
+	Metadata  json.RawMessage   `json:"metadata"`
+	CreatedAt time.Time         `json:"created_at"`
+	Revision  keystore.Revision `json:"revision"`
+}
+
+// DeletedOrganization is the answer to a deletion.
+type DeletedOrganization struct {
+	Slug     string            `json:"slug"`
+	Deleted  bool              `json:"deleted"`
+	Revision keystore.Revision `json:"revision"`
 }
 
 // OrganizationPage is a part of a list.
@@ -82,24 +125,48 @@ type OrganizationPage struct {
 	Next          *string        `json:"next"`
 }
 
-func keyOf(r *keystore.Record, now time.Time) Key {
+// uses is when secrets were last used, by key and generation.
+type uses map[keystore.KeyID]map[keystore.Generation]keystore.Instant
+
+func usesOf(list []keystore.LastUse) uses {
+	u := make(uses, len(list))
+	for _, last := range list {
+		if u[last.Key] == nil {
+			u[last.Key] = make(map[keystore.Generation]keystore.Instant, 2)
+		}
+		u[last.Key][last.Generation] = last.At
+	}
+	return u
+}
+
+func keyOf(r *keystore.Record, last uses, now time.Time) Key {
 	k := Key{
 		ID: r.ID, Number: r.Number, Organization: r.Organization, Name: r.Name,
 		Type: r.Type.String(), State: r.State(now).String(),
-		AccessKey: r.Current.AccessKey, Generation: uint64(r.Current.Generation),
-		Scopes: append([]string{}, r.Scopes.List()...), Metadata: metadataOf(r.Metadata),
+		Imported: r.Current.Imported(), Generation: uint64(r.Current.Generation),
+		Scopes: listed(r.Scopes.List()), Permissions: listed(r.Permissions.List()), Networks: listed(r.Networks.List()),
+		Limit: limitText(r.Limit), Metadata: metadataOf(r.Metadata),
 		CreatedAt: r.Created.Time(), ExpiresAt: timeOf(r.Expires), Expires: expiryText(r.Expires, now),
-		Deactivated: r.Deactivated, Blocked: r.Blocked, Revision: r.Revision,
+		LastUsedAt: timeOf(last[r.ID][r.Current.Generation]), Deactivated: r.Deactivated, Blocked: r.Blocked, Revision: r.Revision,
 	}
-	if r.Previous.Generation != 0 && r.GraceEnd != 0 && !r.GraceEnd.Passed(now) {
-		k.PreviousGeneration, k.GraceEnd = uint64(r.Previous.Generation), timeOf(r.GraceEnd)
+	if !k.Imported {
+		k.AccessKey = AccessKey(r.Current.AccessKey)
+	}
+	if r.Previous.Generation != 0 {
+		k.Previous = &PreviousSecret{
+			Generation: uint64(r.Previous.Generation), GraceEnd: timeOf(r.GraceEnd), Imported: r.Previous.Imported(),
+			LastUsedAt: timeOf(last[r.ID][r.Previous.Generation]),
+		}
+		if r.GraceEnd != 0 && !r.GraceEnd.Passed(now) {
+			k.PreviousGeneration, k.GraceEnd = k.Previous.Generation, k.Previous.GraceEnd
+		}
 	}
 	return k
 }
 
-func issuedKeyOf(i *keystore.Issued, now time.Time) IssuedKey {
+func issuedKeyOf(i *keystore.Issued, last uses, now time.Time) IssuedKey {
 	return IssuedKey{
-		Key:    keyOf(&i.Record, now),
+		Key:    keyOf(&i.Record, last, now),
 		APIKey: Shown(i.APIKey.Reveal()), SecretKey: Shown(i.SecretKey.Reveal()),
 	}
 }
@@ -107,8 +174,9 @@ func issuedKeyOf(i *keystore.Issued, now time.Time) IssuedKey {
 func organizationOf(o *keystore.Organization) Organization {
 	return Organization{
 		Slug: o.Slug, Number: o.Number,
-		DefaultExpiryDays: daysOf(o.DefaultExpiry), MaximumExpiryDays: daysOf(o.MaximumExpiry),
-		AllowedScopes: o.AllowedScopes, Metadata: metadataOf(o.Metadata),
+		DefaultExpiryDays: numberOf(int(o.DefaultExpiry)), MaximumExpiryDays: numberOf(int(o.MaximumExpiry)),
+		GraceSeconds: numberOf(int(o.Grace / time.Second)), Limit: limitText(o.Limit),
+		AllowedScopes: o.AllowedScopes, AllowedPermissions: o.AllowedPermissions, Metadata: metadataOf(o.Metadata),
 		CreatedAt: o.Created.Time(), Revision: o.Revision,
 	}
 }
@@ -141,10 +209,21 @@ func timeOf(i keystore.Instant) *time.Time {
 	return &t
 }
 
-func daysOf(d keystore.Days) *int {
-	if d == 0 {
+func numberOf(n int) *int {
+	if n == 0 {
 		return nil
 	}
-	n := int(d)
 	return &n
 }
+
+func limitText(l keystore.Limit) *string { return textOf(l.String()) }
+
+func textOf(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}
+
+// listed makes of none an empty list, which is not null.
+func listed(items []string) []string { return append([]string{}, items...) }

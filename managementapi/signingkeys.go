@@ -55,7 +55,7 @@ func (a *API) rotateSigningKeys(c *call) (answer, error) {
 	if emergency.value {
 		rotate, operation = a.Rotation.RotateEmergency, "signing_keys.emergency"
 	}
-	done, err := rotate(c.Context(), c.caller.Attribution(operation), c.now)
+	done, err := rotate(c.Context(), c.caller.Attribution(operation), c.now) // a refusal is noted as of a call that reached no verb
 	if err != nil {
 		return answer{}, err
 	}

@@ -59,10 +59,6 @@ func (s brokenStore) Transact(context.Context, func(keystore.Tx) error) (keystor
 	return 0, s.fail()
 }
 
-func (s brokenStore) Snapshot(context.Context) (keystore.Snapshot, error) {
-	return keystore.Snapshot{}, s.fail()
-}
-
 var (
 	errDisk = errors.New("secret text of the disk")
 	errLate = fmt.Errorf("%w: %w", keystore.ErrUnavailable, errDisk)

@@ -80,6 +80,7 @@ type signer struct {
 // RingInfo is the ring as operators may see it.
 type RingInfo struct {
 	Interval  keystore.Days     `json:"interval_days"`
+	RotatedAt time.Time         `json:"rotated_at"` // since when the active key signs
 	RotatesAt time.Time         `json:"rotates_at"` // if nobody rotates before
 	Revision  keystore.Revision `json:"revision"`
 	Keys      []KeyInfo         `json:"keys"` // active, next, then retired, the latest first
@@ -107,7 +108,9 @@ func (k *Keyring) Info() (RingInfo, error) {
 		return RingInfo{}, errNoRing
 	}
 	due := s.ring.dueAt(k.propagation).Time()
-	info := RingInfo{Interval: s.ring.interval, RotatesAt: due, Revision: s.revision}
+	info := RingInfo{
+		Interval: s.ring.interval, RotatedAt: s.ring.keys[0].activated.Time(), RotatesAt: due, Revision: s.revision,
+	}
 	for _, key := range s.ring.keys {
 		one := KeyInfo{
 			KID: key.kid, Algorithm: key.alg.String(), Role: key.role.String(),

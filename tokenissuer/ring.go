@@ -2,7 +2,6 @@ package tokenissuer
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -58,7 +57,7 @@ const (
 
 // ErrRotatedTooOften refuses another rotation while too many retired keys
 // still verify.
-var ErrRotatedTooOften = errors.New("signing keys were rotated too often within a week")
+var ErrRotatedTooOften = fmt.Errorf("rotating signing keys: %w within a week", keystore.ErrTooOften)
 
 // ring is the set of signing keys of one store: exactly one active, exactly
 // one next, and the retired ones. Its methods are the rules; they return
