@@ -63,7 +63,7 @@ var errNoRing = fmt.Errorf("no signing ring is known: %w", keystore.ErrUnavailab
 type snapshot struct {
 	revision keystore.Revision
 	ring     ring // public facts; the private keys only of the active one
-	trusted  []*verifyingKey
+	trusted  []*verifyingKey // all, in the order of the ring: the active one first
 	active   signer
 	jwks     []byte
 	etag     string
