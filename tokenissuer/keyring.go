@@ -64,8 +64,8 @@ var errNoRing = fmt.Errorf("no signing ring is known: %w", keystore.ErrUnavailab
 // snapshot is the ring as of one revision, prepared for readers.
 type snapshot struct {
 	revision keystore.Revision
-	ring     ring // public facts; the private keys only of the active one
-	trusted  []*verifyingKey
+	ring     ring            // public facts; the private keys only of the active one
+	trusted  []*verifyingKey // all, in the order of the ring: the active one first
 	active   signer
 	jwks     []byte
 	etag     string
