@@ -184,9 +184,17 @@ func TestVerifiersAcrossRotations(t *testing.T) {
 		})
 	}
 	now, kids := time.Now(), []string{}
+	rotate := w.app().engine.rotation.Rotate
 	for range rotations {
+		early, err := rotate(ctx, now.Add(copyLife-30*time.Second))
+		if err != nil || !early.Pending {
+			t.Errorf("a key that copies do not hold yet: %+v, %v", early, err)
+		}
+		if err := copied.verify(ctx, mint()); err != nil {
+			t.Errorf("golang-jwt refuses a token minted after an early rotation: %v", err)
+		}
 		now = now.Add(copyLife)
-		done, err := w.app().engine.rotation.Rotate(ctx, now)
+		done, err := rotate(ctx, now)
 		if err != nil || done.Pending || slices.Contains(kids, done.KID) {
 			t.Fatalf("%+v, %v", done, err)
 		}
