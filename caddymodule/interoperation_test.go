@@ -186,9 +186,17 @@ func TestVerifiersAcrossRotations(t *testing.T) {
 		})
 	}
 	now, kids := time.Now(), []string{}
+	rotate, by := w.app().engine.rotation.Rotate, keystore.Attribution{Actor: "local"}
 	for range rotations {
+		early, err := rotate(ctx, by, now.Add(copyLife-30*time.Second))
+		if err != nil || !early.Pending {
+			t.Errorf("a key that copies do not hold yet: %+v, %v", early, err)
+		}
+		if err := copied.verify(ctx, mint()); err != nil {
+			t.Errorf("golang-jwt refuses a token minted after an early rotation: %v", err)
+		}
 		now = now.Add(copyLife)
-		done, err := w.app().engine.rotation.Rotate(ctx, keystore.Attribution{Actor: "local"}, now)
+		done, err := rotate(ctx, by, now)
 		if err != nil || done.Pending || slices.Contains(kids, done.KID) {
 			t.Fatalf("%+v, %v", done, err)
 		}

@@ -154,32 +154,54 @@ func TestRevocationsAreBounded(t *testing.T) {
 	}
 }
 
-// However many come at once, no more than the limit are kept.
+// What is under way counts: however many come at once, no more than the limit
+// are kept.
 func TestRevocationsAtOnceAreBounded(t *testing.T) {
 	now := time.Now()
 	n := newTestNode(t, nodeOptions{now: now})
-	issuer := n.issuer(t, IssuerConfig{})
-	revocations := n.revocations(t, 10)
+	revocations := n.revocations(t, 2)
+	held := heldStore{n.store, make(chan struct{}), make(chan struct{})}
+	revocations.cfg.Store = held
+	revoke := func(jti string) error {
+		return revocations.revoke(context.Background(), &claims{id: jti, subject: "key_a", expires: now.Unix() + 900}, operator, now)
+	}
 	var group sync.WaitGroup
-	var mu sync.Mutex // guards done
-	done := 0
-	for range 40 {
-		c := claimsOf(t, issuer, mint(t, issuer, testPrincipal("a"), now))
+	for _, jti := range []string{"a", "b"} {
 		group.Go(func() {
-			switch err := revocations.revoke(context.Background(), c, operator, now); {
-			case err == nil:
-				mu.Lock()
-				done++
-				mu.Unlock()
-			case !errors.Is(err, ErrTooManyRevoked):
+			if err := revoke(jti); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	group.Wait()
-	if got := n.store.revocations(); got != done || got > 10 || got == 0 {
-		t.Errorf("%d are kept, %d were answered, the limit is 10", got, done)
+	<-held.entered
+	<-held.entered
+	done := make(chan error)
+	go func() { done <- revoke("c") }()
+	select {
+	case err := <-done:
+		wantError(t, "a third while two are under way", err, ErrTooManyRevoked)
+		close(held.release)
+	case <-held.entered:
+		t.Error("a third was let in while two are under way")
+		close(held.release)
+		<-done
 	}
+	group.Wait()
+	if got := n.store.revocations(); got != 2 {
+		t.Errorf("%d are kept, want 2", got)
+	}
+}
+
+// heldStore lets nobody write before it is released.
+type heldStore struct {
+	*memoryStore
+	entered, release chan struct{}
+}
+
+func (s heldStore) Transact(ctx context.Context, fn func(keystore.Tx) error) (keystore.Revision, error) {
+	s.entered <- struct{}{}
+	<-s.release
+	return s.memoryStore.Transact(ctx, fn)
 }
 
 // The loop lets go what is over, in batches, and keeps what a clock that is
