@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/warderhq/warder/keystore"
-	"github.com/warderhq/warder/tokenissuer"
 )
 
 // Cloudflare: the rotation of the keys that sign access tokens. Its SDKs
@@ -154,7 +153,7 @@ func (d *Dialect) signingRotation(now time.Time) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	last, next := lastActivation(ring), ring.RotatesAt
+	last, next := ring.RotatedAt, ring.RotatesAt
 	if !ring.Awaited.IsZero() {
 		last, next = ring.Awaited, next.Add(time.Duration(ring.Interval)*24*time.Hour)
 	}
@@ -164,15 +163,6 @@ func (d *Dialect) signingRotation(now time.Time) (any, error) {
 		Until:    max(0, min(int(days), int(ring.Interval))),
 		Last:     stamp(keystore.InstantOf(last)),
 	}}, nil
-}
-
-func lastActivation(ring tokenissuer.RingInfo) (at time.Time) {
-	for _, key := range ring.Keys {
-		if key.Role == tokenissuer.RoleActive.String() {
-			at = key.Activated
-		}
-	}
-	return at
 }
 
 // blame makes an error of the core point at the field that was sent.

@@ -141,10 +141,10 @@ func TestCloudflareCredentials(t *testing.T) {
 	token := strings.TrimPrefix(admin, "Bearer ")
 	const path = "/accounts/acme/access/keys"
 	into[cloudflareAnswer](g.cloudflare("", "GET", path, "", "X-Auth-Email", "a@example.com", "X-Auth-Key", token))
-	g.cloudflare(admin, "GET", path, "", "X-Auth-Key", token).is(400, "malformed")
-	g.cloudflare("", "GET", path, "", "X-Auth-Key", token, "X-Auth-Key", token).is(400, "malformed")
-	g.cloudflare("", "GET", path, "", "X-Auth-Email", "a@example.com").is(401, "no credential")
-	g.cloudflare("", "GET", path, "", "Authorization", admin, "Authorization", admin).is(400, "malformed")
+	g.cloudflare(admin, "GET", path, "", "X-Auth-Key", token).is(400, "exactly one credential")
+	g.cloudflare("", "GET", path, "", "X-Auth-Key", token, "X-Auth-Key", token).is(400, "exactly one credential")
+	g.cloudflare("", "GET", path, "", "X-Auth-Email", "a@example.com").is(401, "send a credential")
+	g.cloudflare("", "GET", path, "", "Authorization", admin, "Authorization", admin).is(400, "exactly one credential")
 }
 
 // A token minted before a rotation passes for the overlap, and the key that

@@ -50,7 +50,7 @@ type Config struct {
 // Tokens gives out access tokens that live for as long as the dialect
 // promises. A *tokenissuer.Issuer is one.
 type Tokens interface {
-	Mint(p keystore.Principal, scopes keystore.Scopes, now time.Time) (tokenissuer.Minted, error)
+	Mint(p keystore.Principal, scopes keystore.Scopes, now time.Time, resources ...string) (tokenissuer.Minted, error)
 	Ends(token string, now time.Time) (time.Time, error)
 }
 
@@ -274,13 +274,13 @@ func (d *Dialect) admit(c *call) error {
 	}
 	var err error
 	if c.authorization, err = d.credential(c.Header); err != nil {
-		return &credentialError{err}
+		return &managementapi.CallerError{Err: err}
 	}
 	if c.authorization == "" {
-		return &credentialError{keystore.ErrNoCredential}
+		return &managementapi.CallerError{Err: keystore.ErrNoCredential}
 	}
 	if c.caller, err = d.Identify(c.Request, c.authorization); err != nil {
-		return denied(err)
+		return &managementapi.CallerError{Err: err}
 	}
 	if c.route.needs != needsCredential && !c.caller.Scopes.Grants(c.route.needs) {
 		return keystore.ErrForbidden
@@ -317,7 +317,7 @@ func (d *Dialect) sayNo(w http.ResponseWriter, c *call, err error) {
 		d.Log(c.Request, err)
 	}
 	status, body := d.refuse(no, w.Header())
-	no.headers(w.Header(), status)
+	no.setHeaders(w.Header(), status)
 	write(w, status, body)
 }
 
@@ -389,4 +389,5 @@ func (s stamp) MarshalJSON() ([]byte, error) {
 var (
 	_ http.Handler   = (*Dialect)(nil)
 	_ json.Marshaler = stamp(0)
+	_ Tokens         = (*tokenissuer.Issuer)(nil)
 )

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/warderhq/warder/keystore"
+	"github.com/warderhq/warder/managementapi"
 )
 
 func TestNewRefusesWhatCannotBeMeant(t *testing.T) {
@@ -321,16 +322,10 @@ func TestNothingCommittedIsRepeated(t *testing.T) {
 	all.Wait()
 }
 
-// tooOften is what a mount says to a caller that asks too often.
-type tooOften struct{ wait time.Duration }
-
-func (tooOften) Error() string               { return "too often" }
-func (e tooOften) RetryAfter() time.Duration { return e.wait }
-
 func TestTooManyCalls(t *testing.T) {
 	g := newRig(t)
 	g.config.Identify = func(*http.Request, string) (keystore.Caller, error) {
-		return keystore.Caller{}, tooOften{1500 * time.Millisecond}
+		return keystore.Caller{}, &managementapi.TooManyRequestsError{RetryAfter: 1500 * time.Millisecond}
 	}
 	g.serve()
 	for path, says := range map[string]string{

@@ -3,7 +3,6 @@ package dialect
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/warderhq/warder/keystore"
+	"github.com/warderhq/warder/managementapi"
 )
 
 // Lyve Cloud: credentials for a time-bound token, service accounts, which are
@@ -51,11 +51,8 @@ var lyve = language{
 	refuse:     lyveRefusal,
 }
 
-// errPair: the credentials for a token are not good. Which of them, and why,
-// nobody learns.
-var errPair = errors.New("credentials are not good")
-
 // createToken proves the pair in the body. The account is the organization.
+// Which of the three is wrong, and why, nobody learns.
 func createToken(d *Dialect, c *call) (any, error) {
 	if d.Tokens == nil {
 		return nil, errNoTokens
@@ -73,20 +70,26 @@ func createToken(d *Dialect, c *call) (any, error) {
 	principal, err := d.Authenticate(c.Request, keystore.Presented{
 		Kind: keystore.CredentialKey, Access: keystore.AccessKey(access), Secret: secret,
 	})
-	if _, ok := errors.AsType[*credentialError](denied(err)); ok || err == nil && principal.Record.Organization != account {
-		return nil, errPair
+	if err == nil && principal.Record.Organization != account {
+		err = keystore.ErrInvalid
 	}
 	if err != nil {
-		return nil, err
+		return nil, deniedPair(err)
 	}
 	minted, err := d.Tokens.Mint(principal, principal.Scopes, c.now)
-	if errors.Is(err, keystore.ErrExpired) {
-		return nil, errPair
-	}
 	if err != nil {
-		return nil, err
+		return nil, deniedPair(err)
 	}
 	return map[string]string{"token": minted.Token.Reveal(), "expirationSec": strconv.FormatInt(minted.ExpiresIn(), 10)}, nil
+}
+
+// deniedPair tells a denial, of which there is one, from an outage.
+func deniedPair(err error) error {
+	err = &managementapi.CallerError{Err: err}
+	if status := managementapi.ProblemOf(err).Status; status < http.StatusInternalServerError && status != http.StatusTooManyRequests {
+		return errPair
+	}
+	return err
 }
 
 func readToken(d *Dialect, c *call) (any, error) {
@@ -96,7 +99,7 @@ func readToken(d *Dialect, c *call) (any, error) {
 	token, _ := cutScheme(c.authorization, "Bearer")
 	ends, err := d.Tokens.Ends(token, c.now)
 	if err != nil {
-		return nil, denied(err)
+		return nil, &managementapi.CallerError{Err: err}
 	}
 	return map[string]string{"expirationSec": strconv.FormatInt(int64(ends.Sub(c.now)/time.Second), 10)}, nil
 }
@@ -479,7 +482,6 @@ var lyveCodes = []struct {
 }{
 	{errPair, http.StatusForbidden, "AuthenticationFailed"},
 	{keystore.ErrForbidden, http.StatusForbidden, "AuthenticationFailed"},
-	{keystore.ErrNetwork, http.StatusForbidden, "AuthenticationFailed"},
 	{errTimeRange, http.StatusBadRequest, "InvalidTimeRange"},
 	{keystore.ErrNotInForce, http.StatusConflict, "%sNotReady"},
 	{keystore.ErrKeyNotFound, http.StatusNotFound, "ServiceAccountNotFound"},
@@ -504,10 +506,10 @@ func lyveRefusal(no refusal, _ http.Header) (int, any) {
 }
 
 func lyveCode(no refusal) (int, string) {
-	if credential, ok := errors.AsType[*credentialError](no.err); ok {
-		if credential.err == keystore.ErrExpired || credential.err == keystore.ErrTokenExpired {
-			return http.StatusBadRequest, "ExpiredToken"
-		}
+	switch expired := no.is(keystore.ErrExpired) || no.is(keystore.ErrTokenExpired); {
+	case no.ofCredential() && expired:
+		return http.StatusBadRequest, "ExpiredToken"
+	case no.ofCredential():
 		return http.StatusBadRequest, "InvalidToken"
 	}
 	for _, row := range lyveCodes {

@@ -2,13 +2,9 @@ package dialect
 
 import (
 	"errors"
-	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"strings"
-	"time"
 
-	"github.com/warderhq/warder/keystore"
 	"github.com/warderhq/warder/managementapi"
 )
 
@@ -18,6 +14,7 @@ var (
 	errNoTokens  = errors.New("no access tokens are issued")
 	errTooMany   = errors.New("too many keys to list at once")
 	errTimeRange = errors.New("time range is not valid")
+	errPair      = errors.New("credentials are not good")
 )
 
 // methodError names the methods that a path has instead of the one asked for.
@@ -25,31 +22,7 @@ type methodError []string
 
 func (methodError) Error() string { return "method is not allowed here" }
 
-// credentialError: what is wrong is not what the caller asks about, but the
-// credential it asks with.
-type credentialError struct{ err error }
-
-func (e *credentialError) Error() string { return "identifying the caller: " + e.err.Error() }
-func (e *credentialError) Unwrap() error { return e.err }
-
-// denials are the verdicts on a credential. Their texts say no more than the
-// gate does: what comes before it is proved is one.
-var denials = []error{
-	keystore.ErrNoCredential, keystore.ErrMalformed, keystore.ErrInvalid, keystore.ErrBlocked, keystore.ErrExpired,
-	keystore.ErrDeactivated, keystore.ErrSuperseded, keystore.ErrTokenExpired,
-}
-
-// denied marks a verdict on the caller's credential. An outage is none.
-func denied(err error) error {
-	for _, denial := range denials {
-		if errors.Is(err, denial) {
-			return &credentialError{denial}
-		}
-	}
-	return err
-}
-
-// refusals are those that the REST API does not have, or says otherwise.
+// refusals are those that the management API does not have.
 var refusals = []struct {
 	err    error
 	status int
@@ -59,16 +32,15 @@ var refusals = []struct {
 	{errNoRoute, http.StatusNotFound, "not_found", "there is nothing at this path"},
 	{errNoTokens, http.StatusServiceUnavailable, "no_issuer", "this configuration issues no access tokens"},
 	{errTooMany, http.StatusBadRequest, "too_many", "there are too many keys for a list without pages; use the management API"},
-	{errTimeRange, http.StatusBadRequest, "invalid_time_range", "the time range must be 1 to 120 months like 2026-01, the first before the last"},
+	{errTimeRange, http.StatusBadRequest, "invalid_time_range", "must be 1 to 120 months, from one like 2026-01 to the same or a later one"},
 	{errPair, http.StatusForbidden, "forbidden", "the credentials are not valid"},
-	{keystore.ErrNetwork, http.StatusForbidden, "access_denied", "the credential may not be used from here"},
 }
 
 // refusal is what a dialect has to put into its own words.
 type refusal struct {
 	err     error
 	call    *call
-	problem managementapi.Problem // as the REST API would say it
+	problem managementapi.Problem // as the management API would say it
 }
 
 func newRefusal(c *call, err error) refusal {
@@ -78,23 +50,20 @@ func newRefusal(c *call, err error) refusal {
 			p.Status, p.Code, p.Detail = row.status, row.code, row.detail
 		}
 	}
-	if credential, ok := errors.AsType[*credentialError](err); ok {
-		p.Status, p.Code, p.Detail = http.StatusUnauthorized, "unauthorized", credential.err.Error()
-		if credential.err == keystore.ErrMalformed {
-			p.Status, p.Code = http.StatusBadRequest, "invalid_request"
-		}
-	}
 	if _, ok := errors.AsType[methodError](err); ok {
 		p.Status, p.Code, p.Detail = http.StatusMethodNotAllowed, "method_not_allowed", "use one of the methods named in Allow"
-	}
-	if _, ok := retryAfter(err); ok {
-		p.Status, p.Code, p.Detail = http.StatusTooManyRequests, "too_many_requests", "too many management calls; come again later"
 	}
 	return refusal{err, c, p}
 }
 
 // is reports whether the reason is, or wraps, target.
 func (no *refusal) is(target error) bool { return errors.Is(no.err, target) }
+
+// ofCredential reports whether what is wrong is the caller's credential.
+func (no *refusal) ofCredential() bool {
+	_, ok := errors.AsType[*managementapi.CallerError](no.err)
+	return ok && (no.problem.Status == http.StatusUnauthorized || no.problem.Status == http.StatusBadRequest)
+}
 
 // text is what is told of the reason, with the place if there is one.
 func (no *refusal) text() string {
@@ -106,28 +75,11 @@ func (no *refusal) text() string {
 	return no.problem.Detail
 }
 
-// headers are what HTTP itself wants of a refusal.
-func (no *refusal) headers(h http.Header, status int) {
-	switch status {
-	case http.StatusUnauthorized:
-		h.Set("WWW-Authenticate", `Bearer realm="warder"`)
-	case http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		h.Set("Retry-After", strconv.Itoa(1+rand.IntN(5))) // apart, lest all come back at once
-	case http.StatusTooManyRequests:
-		wait, _ := retryAfter(no.err)
-		h.Set("Retry-After", strconv.Itoa(max(1, int((wait+time.Second-1)/time.Second))))
-	case http.StatusMethodNotAllowed:
-		if methods, ok := errors.AsType[methodError](no.err); ok {
-			h.Set("Allow", strings.Join(methods, ", "))
-		}
+// setHeaders is for the status that the dialect has chosen.
+func (no *refusal) setHeaders(h http.Header, status int) {
+	if methods, ok := errors.AsType[methodError](no.err); ok {
+		h.Set("Allow", strings.Join(methods, ", "))
 	}
-}
-
-// retryAfter returns when a caller that asks too often may come again.
-func retryAfter(err error) (time.Duration, bool) {
-	var limited interface{ RetryAfter() time.Duration }
-	if !errors.As(err, &limited) {
-		return 0, false
-	}
-	return limited.RetryAfter(), true
+	no.problem.Status = status
+	no.problem.SetHeaders(h, no.err)
 }

@@ -192,8 +192,10 @@ func ricloudQuery(c *call) (q keystore.Query, err error) {
 
 // getCallingKey is for every key, whatever it may do.
 func getCallingKey(d *Dialect, c *call) (any, error) {
-	reader := keystore.Caller{Actor: c.caller.Actor, Organization: c.caller.Organization, Scopes: keystore.ScopeRead}
-	r, err := d.Service.Key(c.Context(), reader, keystore.KeyID(c.caller.Actor))
+	r, known, err := d.Service.Self(c.Context(), c.caller)
+	if err == nil && !known {
+		err = keystore.ErrKeyNotFound
+	}
 	if err != nil {
 		return nil, err
 	}

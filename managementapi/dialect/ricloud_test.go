@@ -191,7 +191,7 @@ func TestRicloudRefusals(t *testing.T) {
 		g.ricloud(token, "POST", "/keys/"+id, "{}").is(404, `"params":{}`)
 		g.ricloud(token, "POST", "/keys/"+id+"/rotate", "{}").is(404, `"message":"`)
 	}
-	g.ricloud("wrong", "GET", "/keys", "").is(401, `"error":"unauthorized"`)
+	g.ricloud("wrong", "GET", "/keys", "").is(401, `"error":"invalid_token"`)
 	g.send("", "GET", "/keys", "").is(401, `"error":"unauthorized"`)
 	g.ricloud(token, "DELETE", "/keys/1", "").is(405, "Allow")
 	g.ricloud(token, "GET", "/keys/1/2/3", "").is(404, "not_found")
