@@ -168,43 +168,6 @@ func checkNormal(t *testing.T, came *url.URL, r *http.Request, allowEncodedSlash
 	}
 }
 
-func TestPathPatterns(t *testing.T) {
-	for _, row := range []struct {
-		pattern string
-		matches []string
-		not     []string
-	}{
-		{"/", []string{"/"}, []string{"/x", ""}},
-		{"/*", []string{"/", "/x", "/x/y"}, nil},
-		{"/healthz", []string{"/healthz"}, []string{"/healthz/", "/healthzx", "/Healthz", "/", "/x/healthz"}},
-		{"/docs/*", []string{"/docs/", "/docs/a", "/docs/a/b"}, []string{"/docs", "/docsx", "/docs%2Fa", "/Docs/a", "/x/docs/a"}},
-		{"/.well-known/*", []string{"/.well-known/x"}, []string{"/.well-known"}},
-	} {
-		p, ok := parsePathPattern(row.pattern)
-		if !ok {
-			t.Errorf("%s is no pattern", row.pattern)
-		}
-		for _, path := range row.matches {
-			if !p.matches(path) {
-				t.Errorf("%s does not match %s", row.pattern, path)
-			}
-		}
-		for _, path := range row.not {
-			if p.matches(path) {
-				t.Errorf("%s matches %s", row.pattern, path)
-			}
-		}
-	}
-	for _, bad := range []string{
-		"", "healthz", "*", "/docs*", "/*/x", "/docs/**", "/a//b", "//", "/a/../b", "/.", "/..", "/a/./*", "/..;/x",
-		`/a\b`, "/a%20b", "/a?b", "/a#b", "/a\x00", "/a//*",
-	} {
-		if _, ok := parsePathPattern(bad); ok {
-			t.Errorf("%q is taken for a pattern", bad)
-		}
-	}
-}
-
 func TestEmptyPublicPatternList(t *testing.T) {
 	h := new(Handler)
 	if h.passesWithoutCredential(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/"}}) {

@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -69,6 +70,16 @@ type Allowance struct {
 	Reset     time.Duration // until the whole burst is there again
 	Retry     time.Duration // until one more request passes; zero: now
 }
+
+// LimitedError carries what the exceeded limit still gives. It is an ErrLimited.
+type LimitedError struct{ Allowance Allowance }
+
+func (e *LimitedError) Error() string {
+	return fmt.Sprintf("%v: %v, in %v again", ErrLimited, e.Allowance.Limit, e.Allowance.Retry)
+}
+
+// Unwrap makes errors.Is(err, ErrLimited) true.
+func (e *LimitedError) Unwrap() error { return ErrLimited }
 
 // processStart is the zero of the limits' clock, which is monotonic: no step of
 // the wall clock gives or takes requests.
