@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"path"
@@ -29,6 +30,9 @@ type AdminHandler struct {
 
 	// How often each caller may call. Default: "20/s burst 100".
 	Limit string `json:"limit,omitempty"`
+
+	// Serves the calls of other systems' clients, too.
+	Dialects []*Dialect `json:"dialects,omitempty"`
 
 	callers *callers
 	mounts  []mount
@@ -73,10 +77,35 @@ func (h *AdminHandler) Provision(ctx caddy.Context) error {
 	h.callers = newCallers(app, limit, ctx.Logger())
 	root := h.PathPrefix + managementPath
 	h.mounts = []mount{{app.newManagement(root, h.callers.caller), func(path string) bool { return below(path, root) }}}
+	for _, d := range h.Dialects {
+		if err := h.mount(ctx, app, d); err != nil {
+			return fmt.Errorf("dialect %s: %w", d.Name, err)
+		}
+	}
 	return nil
 }
 
-// ServeHTTP answers on the paths of the management API.
+// mount adds a dialect, unless its paths belong to what was mounted before.
+func (h *AdminHandler) mount(ctx caddy.Context, app *App, d *Dialect) error {
+	for i := range h.mounts {
+		if d.Prefix != "" && h.mounts[i].serves(d.Prefix) {
+			return fmt.Errorf("prefix %s: something else is served there", d.Prefix)
+		}
+	}
+	for _, other := range h.Dialects {
+		if other != d && other.Name == d.Name && other.Prefix == d.Prefix {
+			return errors.New("stands twice")
+		}
+	}
+	spoken, err := d.provision(ctx, app, h.callers)
+	if err != nil {
+		return err
+	}
+	h.mounts = append(h.mounts, mount{spoken, spoken.Serves})
+	return nil
+}
+
+// ServeHTTP answers on the paths of the management API and of the dialects.
 func (h *AdminHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	for i := range h.mounts {
 		if h.mounts[i].serves(r.URL.Path) {

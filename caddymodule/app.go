@@ -209,10 +209,13 @@ func (a *App) newManagement(prefix string, caller func(*http.Request) (keystore.
 		Caller:      caller,
 		Prefix:      prefix,
 		Version:     version,
-		Log: func(r *http.Request, err error) {
-			a.logger.Error("management call failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
-		},
+		Log:         a.managementFailed,
 	})
+}
+
+// managementFailed tells operators what a caller is not told.
+func (a *App) managementFailed(r *http.Request, err error) {
+	a.logger.Error("management call failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
 }
 
 // Start makes this configuration the one that speaks for the engine.

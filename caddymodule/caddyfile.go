@@ -187,12 +187,31 @@ func parseAdminHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, err
 //	warder_admin [<matcher>] {
 //	    path_prefix <path>
 //	    limit       <requests>/s|m|h|d [burst <requests>]
+//	    dialect     cloudflare|f5xc|lyve|ricloud [<path>] {
+//	        account <ids...>
+//	    }
 //	}
 func (h *AdminHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return directive(d, "warder_admin", options{
 		"path_prefix": func() error { return oneArg(d, &h.PathPrefix) },
 		"limit":       func() error { return limitArgs(d, &h.Limit) },
-	})
+		"dialect":     func() error { return h.unmarshalDialect(d) },
+	}, "dialect")
+}
+
+func (h *AdminHandler) unmarshalDialect(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) < 1 || len(args) > 2 {
+		return d.ArgErr()
+	}
+	spoken := &Dialect{Name: args[0]}
+	if len(args) == 2 {
+		spoken.Prefix = args[1]
+	}
+	h.Dialects = append(h.Dialects, spoken)
+	return block(d, "dialect", options{
+		"account": func() error { return moreArgs(d, &spoken.Accounts) },
+	}, "account")
 }
 
 // options are those that a block understands, and how each reads its arguments.

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"errors"
 	"net/http"
 	"time"
 
@@ -60,9 +59,6 @@ func (c *callers) identify(r *http.Request, authorization string) (keystore.Call
 	if err != nil {
 		return keystore.Caller{}, err
 	}
-	if err := c.spend(p.Record.ID, time.Now()); err != nil {
-		return keystore.Caller{}, err
-	}
 	caller := keystore.Caller{Actor: string(p.Record.ID), Organization: p.Record.Organization, Scopes: p.Scopes}
 	if from := clientAddress(r.Context()); from.IsValid() {
 		caller.From = from.String()
@@ -71,7 +67,8 @@ func (c *callers) identify(r *http.Request, authorization string) (keystore.Call
 }
 
 // authenticate returns whose credential it is, if it may be used from where
-// the request comes. Such use counts as any other.
+// the request comes, and not more often than the limit says. Such use counts
+// as any other.
 func (c *callers) authenticate(r *http.Request, presented keystore.Presented) (keystore.Principal, error) {
 	now := time.Now()
 	p, err := c.gate.authenticator.Authenticate(r.Context(), presented, now)
@@ -80,6 +77,9 @@ func (c *callers) authenticate(r *http.Request, presented keystore.Presented) (k
 	}
 	if err != nil {
 		c.refused(p, err)
+		return keystore.Principal{}, err
+	}
+	if err := c.spend(p.Record.ID, now); err != nil {
 		return keystore.Principal{}, err
 	}
 	p.Meter.Pass(p.Generation, now)
@@ -92,7 +92,7 @@ func (c *callers) refused(p keystore.Principal, err error) {
 	if f.usage != keystore.OutcomeAllowed {
 		p.Meter.Refuse(f.usage)
 	}
-	if errors.Is(err, keystore.ErrNoCredential) || !c.gate.samples.Allow() {
+	if !c.gate.samples.Allow() {
 		return
 	}
 	fields := []zap.Field{zap.String("reason", f.outcome()), zap.Error(err)}

@@ -112,7 +112,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if h.CredentialHeader != authorization {
-		return requireLogFilter(ctx, h.CredentialHeader)
+		return requireLogFilter(ctx, "credential_header", h.CredentialHeader)
 	}
 	return nil
 }
