@@ -188,25 +188,34 @@ func masterKey(option string, configured *string) (keystore.MasterKey, error) {
 	return key, nil
 }
 
+// service returns the management verbs under this configuration's policies.
+func (a *App) service() *keystore.Service {
+	e := a.engine
+	return &keystore.Service{
+		Store: e.store, Follower: e.follower, Credentials: e.credentials, Replays: e.replays,
+		Meters: e.view.Meters(), Directory: e.directory, Rulebook: e.rulebook,
+		Policy: keystore.Policy{Prefix: a.Prefix, Grace: time.Duration(a.GracePeriod)},
+	}
+}
+
 // newManagement returns the management routes under a prefix, for callers as
 // the mount identifies them.
 func (a *App) newManagement(prefix string, caller func(*http.Request) (keystore.Caller, error)) http.Handler {
 	version, _ := caddy.Version()
 	return managementapi.New(managementapi.Config{
-		Service: &keystore.Service{
-			Store: a.engine.store, Follower: a.engine.follower, Credentials: a.engine.credentials, Replays: a.engine.replays,
-			Meters: a.engine.view.Meters(), Directory: a.engine.directory, Rulebook: a.engine.rulebook,
-			Policy: keystore.Policy{Prefix: a.Prefix, Grace: time.Duration(a.GracePeriod)},
-		},
+		Service:     a.service(),
 		SigningKeys: a.engine.keyring,
 		Rotation:    a.engine.rotation,
 		Caller:      caller,
 		Prefix:      prefix,
 		Version:     version,
-		Log: func(r *http.Request, err error) {
-			a.logger.Error("management call failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
-		},
+		Log:         a.managementFailed,
 	})
+}
+
+// managementFailed tells operators what a caller is not told.
+func (a *App) managementFailed(r *http.Request, err error) {
+	a.logger.Error("management call failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
 }
 
 // Start makes this configuration the one that speaks for the engine.

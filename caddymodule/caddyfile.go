@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -10,15 +11,19 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/warderhq/warder/keystore"
 )
 
 func init() {
 	httpcaddyfile.RegisterGlobalOption("warder", parseApp)
 	httpcaddyfile.RegisterHandlerDirective("warder_issuer", parseIssuerHandler)
+	httpcaddyfile.RegisterHandlerDirective("warder_admin", parseAdminHandler)
 	httpcaddyfile.RegisterHandlerDirective("warder", parseHandler)
-	// First who issues, then who guards, both before anything else that
-	// authenticates or answers.
+	// First who issues, then who manages, then who guards, all before anything
+	// else that authenticates or answers.
 	httpcaddyfile.RegisterDirectiveOrder("warder_issuer", httpcaddyfile.Before, "basic_auth")
+	httpcaddyfile.RegisterDirectiveOrder("warder_admin", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("warder", httpcaddyfile.Before, "basic_auth")
 }
 
@@ -171,6 +176,44 @@ func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	})
 }
 
+// parseAdminHandler reads the directive; see AdminHandler.UnmarshalCaddyfile.
+func parseAdminHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(AdminHandler)
+	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile reads the directive:
+//
+//	warder_admin [<matcher>] {
+//	    path_prefix <path>
+//	    limit       <requests>/s|m|h|d [burst <requests>]
+//	    dialect     cloudflare|f5xc|lyve|ricloud [<path>] {
+//	        account <ids...>
+//	    }
+//	}
+func (h *AdminHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return directive(d, "warder_admin", options{
+		"path_prefix": func() error { return oneArg(d, &h.PathPrefix) },
+		"limit":       func() error { return limitArgs(d, &h.Limit) },
+		"dialect":     func() error { return h.unmarshalDialect(d) },
+	}, "dialect")
+}
+
+func (h *AdminHandler) unmarshalDialect(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) < 1 || len(args) > 2 {
+		return d.ArgErr()
+	}
+	spoken := &Dialect{Name: args[0]}
+	if len(args) == 2 {
+		spoken.Prefix = args[1]
+	}
+	h.Dialects = append(h.Dialects, spoken)
+	return block(d, "dialect", options{
+		"account": func() error { return moreArgs(d, &spoken.Accounts) },
+	}, "account")
+}
+
 // options are those that a block understands, and how each reads its arguments.
 type options map[string]func() error
 
@@ -245,6 +288,19 @@ func durationArg(d *caddyfile.Dispenser, into *caddy.Duration) error {
 	return nil
 }
 
+func limitArgs(d *caddyfile.Dispenser, into *string) error {
+	option, args := d.Val(), d.RemainingArgs()
+	if len(args) == 0 {
+		return d.ArgErr()
+	}
+	limit, err := keystore.ParseLimit(strings.Join(args, " "))
+	if err != nil || limit == (keystore.Limit{}) {
+		return d.Errf(`%s: %q is no limit like 100/s or "100/s burst 200"; the letter is s, m, h or d`, option, strings.Join(args, " "))
+	}
+	*into = limit.String()
+	return nil
+}
+
 func countArg(d *caddyfile.Dispenser, into *int) error {
 	option, text := d.Val(), ""
 	if err := oneArg(d, &text); err != nil {
@@ -263,4 +319,5 @@ var (
 	_ caddyfile.Unmarshaler = (*App)(nil)
 	_ caddyfile.Unmarshaler = (*Handler)(nil)
 	_ caddyfile.Unmarshaler = (*IssuerHandler)(nil)
+	_ caddyfile.Unmarshaler = (*AdminHandler)(nil)
 )

@@ -50,7 +50,7 @@ func adapted(t *testing.T, input string) string {
 
 // However the directives are written, they run in one order.
 func TestDirectiveOrder(t *testing.T) {
-	lines := []string{"warder_issuer", "warder", "basic_auth {\nsomeone $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}", "reverse_proxy 127.0.0.1:9000"}
+	lines := []string{"warder_issuer", "warder_admin", "warder", "basic_auth {\nsomeone $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}", "reverse_proxy 127.0.0.1:9000"}
 	var first string
 	permute(lines, func(order []string) {
 		got := adapted(t, ":8080 {\n"+strings.Join(order, "\n")+"\n}\n")
@@ -153,7 +153,7 @@ func FuzzCaddyfile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, into := range []caddyfile.Unmarshaler{new(App), new(Handler), new(IssuerHandler), new(SQLiteStore)} {
+		for _, into := range []caddyfile.Unmarshaler{new(App), new(Handler), new(IssuerHandler), new(AdminHandler), new(SQLiteStore)} {
 			if into.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens)) != nil {
 				continue
 			}

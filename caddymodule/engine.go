@@ -57,9 +57,11 @@ func (e *engine) enter(a *App) {
 	a.Issuer.start(e)
 }
 
-// leave takes it back. If it was the newest, because a reload failed halfway,
-// the one before speaks again.
+// leave takes it back, and what was counted until then goes to the store. If
+// it was the newest, because a reload failed halfway, the one before speaks
+// again.
 func (e *engine) leave(a *App) {
+	e.flushUsage()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.running = slices.DeleteFunc(e.running, func(other *App) bool { return other == a })
@@ -150,6 +152,18 @@ func (e *engine) pruningFailed(err error) {
 	engineLogger().Error("letting go revoked access tokens that are over failed; trying again", zap.Error(err))
 }
 
+// flushUsage writes what was counted. What cannot be written is kept.
+func (e *engine) flushUsage() {
+	if err := e.view.Meters().Flush(context.Background(), e.store, time.Now()); err != nil {
+		e.flushingFailed(err)
+	}
+}
+
+func (e *engine) flushingFailed(err error) {
+	e.metrics.usageErrors.Inc()
+	engineLogger().Error("writing usage failed; trying again", zap.Error(err))
+}
+
 // admits checks that a configuration which joins a running engine could also
 // have opened it. It changes nothing: the configuration may yet be refused.
 func (e *engine) admits(ctx context.Context, master, previous keystore.MasterKey) error {
@@ -192,13 +206,15 @@ func (e *engine) run() {
 	e.loops.Go(func() { e.rotation.Run(ctx) })
 	e.loops.Go(func() { e.revocations.Run(ctx) })
 	e.loops.Go(func() { e.announcer.run(ctx) })
+	e.loops.Go(func() { e.view.Meters().Run(ctx, e.store, e.flushingFailed) })
 }
 
-// Destruct ends the loops and closes the store. Called when no configuration
-// uses the engine any more.
+// Destruct ends the loops, writes what was counted to the last, and closes the
+// store. Called when no configuration uses the engine any more.
 func (e *engine) Destruct() error {
 	e.lease.Suspend() // whoever still holds the view finds it closed
 	e.cancel()
 	e.loops.Wait()
+	e.flushUsage()
 	return e.store.Close()
 }

@@ -15,6 +15,7 @@ import (
 // under this configuration's policies, and the account of its decisions.
 type gate struct {
 	authenticator keystore.Authenticator
+	authorizer    keystore.Authorizer
 	directory     *keystore.Directory
 	metrics       *metrics
 	headers       metadataHeaders
@@ -29,13 +30,14 @@ const refusalsPerSecond = 10
 func newGate(a *App) *gate {
 	return &gate{
 		authenticator: keystore.Authenticator{
-			View: a.engine.view, Credentials: a.engine.credentials, Tokens: a.Issuer.verifier(),
+			View: a.engine.view, Credentials: a.engine.credentials, Tokens: a.Issuer.verifier(), Settings: a.engine.settings,
 		},
-		directory: a.engine.directory,
-		metrics:   a.engine.metrics,
-		headers:   newMetadataHeaders(),
-		announcer: a.engine.announcer,
-		samples:   rate.NewLimiter(refusalsPerSecond, refusalsPerSecond),
+		authorizer: keystore.Authorizer{Directory: a.engine.directory, Rulebook: a.engine.rulebook},
+		directory:  a.engine.directory,
+		metrics:    a.engine.metrics,
+		headers:    newMetadataHeaders(),
+		announcer:  a.engine.announcer,
+		samples:    rate.NewLimiter(refusalsPerSecond, refusalsPerSecond),
 	}
 }
 
@@ -49,12 +51,32 @@ func (g *gate) fresh(ctx context.Context, now time.Time) error {
 	return g.authenticator.View.Await(ctx, now, g.authenticator.MaxStaleness)
 }
 
+// permit asks the key's networks and permissions: ErrNetwork, ErrPermission.
+func (g *gate) permit(r *http.Request, p *keystore.Principal) error {
+	access := keystore.Access{Method: r.Method, Path: rulePath(r)}
+	if p.Record.Networks != "" { // few keys have any, and to read the address costs as much as all the rest
+		access.From = clientAddress(r)
+	}
+	return g.authorizer.Permit(p, access)
+}
+
+// spend takes the request from the caller's limit: *keystore.LimitedError.
+func (g *gate) spend(p *keystore.Principal, now time.Time) error {
+	if left, ok := g.authorizer.Spend(p, now); !ok {
+		return &keystore.LimitedError{Allowance: left}
+	}
+	return nil
+}
+
 // passed counts a request that goes on to the next handler.
 func (g *gate) passed(kind keystore.CredentialKind) { g.metrics.admitted[kind].Inc() }
 
 // refused counts a refusal, and tells of a sample of them.
 func (g *gate) refused(r *http.Request, logger *zap.Logger, f *refusal, p keystore.Principal, err error) {
 	g.metrics.refused[f.outcome()].Inc()
+	if f.usage != keystore.OutcomeAllowed && principalOf(r.Context()) == nil { // else it was counted as it passed the first handler
+		p.Meter.Refuse(f.usage)
+	}
 	if !g.samples.AllowN(time.Now(), 1) {
 		return
 	}

@@ -64,6 +64,7 @@ type troubles struct {
 	lookup func(context.Context) error // before each look-up
 	looked func()                      // between each look-up and its answer
 	feed   error                       // instead of each reading of the log
+	usage  error                       // instead of each writing of usage
 }
 
 func (t *troubles) set() (end func()) {
@@ -91,6 +92,13 @@ func (f frail) Changes(ctx context.Context, after keystore.Position, limit int) 
 		return keystore.Batch{}, t.feed
 	}
 	return f.Store.Changes(ctx, after, limit)
+}
+
+func (f frail) AddUsage(ctx context.Context, batch keystore.UsageBatch) error {
+	if t := trouble.Load(); t != nil && t.usage != nil {
+		return t.usage
+	}
+	return f.Store.AddUsage(ctx, batch)
 }
 
 var errStoreDown = errors.New("the store is down")

@@ -25,15 +25,16 @@ func init() {
 //
 // A request meets, in this order: the path is brought to its normal form and
 // forged identity is removed; the credential is read, and removed; digest or
-// signature, state, generation and expiry are checked; then type and scopes;
-// then identity headers and placeholders are set.
+// signature, state, generation and expiry are checked; then the key's
+// networks, its permissions, and the type and scopes required here; then its
+// limit; then identity headers and placeholders are set.
 //
 // A second handler in the chain adds its requirements to the principal that
-// the first one admitted.
+// the first one admitted, and asks and counts nothing else again.
 type Handler struct {
-	// Paths that pass without a credential: exact ("/healthz"), or all below
-	// ("/docs/*"). Matched against the normal form. Forged identity is
-	// removed here, too.
+	// Paths that pass without a credential: exact ("/healthz"), all below
+	// ("/docs/*"), or with any one segment inside ("/docs/*/index"). Matched
+	// against the normal form. Forged identity is removed here, too.
 	Public []string `json:"public,omitempty"`
 
 	// Requests without any credential pass, without identity. One with a bad
@@ -74,7 +75,7 @@ type Handler struct {
 	gate       *gate
 	logger     *zap.Logger
 	identity   identityHeaders
-	public     []pathPattern
+	public     []keystore.PathPattern
 	types      []keystore.Type
 	credential string // folded name of CredentialHeader
 }
@@ -111,14 +112,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if h.CredentialHeader != authorization {
-		return requireLogFilter(ctx, h.CredentialHeader)
+		return requireLogFilter(ctx, "credential_header", h.CredentialHeader)
 	}
 	return nil
 }
 
 func (h *Handler) parseRules() error {
 	for _, s := range h.Public {
-		pattern, ok := parsePathPattern(s)
+		pattern, ok := keystore.ParsePathPattern(s)
 		if !ok {
 			return fmt.Errorf("public: %q is neither an exact path nor a prefix like /docs/*", s)
 		}
@@ -172,10 +173,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if h.passesWithoutCredential(r) {
 		return h.passUnnamed(w, r, next)
 	}
-	p, err := h.decide(r, earlier)
+	now := time.Now()
+	p, err := h.decide(r, earlier, now)
 	switch {
 	case err == nil:
-		return next.ServeHTTP(w, h.admit(r, p, earlier))
+		return next.ServeHTTP(w, h.admit(r, p, earlier, now))
 	case h.Optional && errors.Is(err, keystore.ErrNoCredential):
 		return h.passUnnamed(w, r, next)
 	default:
@@ -195,31 +197,42 @@ func (h *Handler) passUnnamed(w http.ResponseWriter, r *http.Request, next caddy
 // decide returns who calls, or why they may not pass. With an error the
 // principal, if it has a record, is a recognised but refused caller. earlier
 // is whom an earlier handler of this chain has admitted, or nil.
-func (h *Handler) decide(r *http.Request, earlier *keystore.Principal) (keystore.Principal, error) {
-	p, err := h.authenticate(r, earlier)
+func (h *Handler) decide(r *http.Request, earlier *keystore.Principal, now time.Time) (keystore.Principal, error) {
+	if earlier != nil {
+		return *earlier, h.meets(earlier)
+	}
+	p, err := h.authenticate(r, now)
 	if err != nil {
 		return p, err
 	}
-	if len(h.types) > 0 && !slices.Contains(h.types, p.Record.Type) {
-		return p, keystore.ErrKeyType
+	if err := h.gate.permit(r, &p); err != nil {
+		return p, err
 	}
-	for _, scope := range h.RequireScopes {
-		if !p.Scopes.Grants(scope) {
-			return p, keystore.ErrScope
-		}
+	if err := h.meets(&p); err != nil {
+		return p, err
 	}
-	return p, nil
+	return p, h.gate.spend(&p, now)
 }
 
-func (h *Handler) authenticate(r *http.Request, earlier *keystore.Principal) (keystore.Principal, error) {
-	if earlier != nil {
-		return *earlier, nil
-	}
+func (h *Handler) authenticate(r *http.Request, now time.Time) (keystore.Principal, error) {
 	presented, err := h.readCredential(r.Header)
 	if err != nil {
 		return keystore.Principal{}, err
 	}
-	return h.gate.authenticator.Authenticate(r.Context(), presented, time.Now())
+	return h.gate.authenticator.Authenticate(r.Context(), presented, now)
+}
+
+// meets asks for what this handler requires: ErrKeyType, ErrScope.
+func (h *Handler) meets(p *keystore.Principal) error {
+	if len(h.types) > 0 && !slices.Contains(h.types, p.Record.Type) {
+		return keystore.ErrKeyType
+	}
+	for _, scope := range h.RequireScopes {
+		if !p.Scopes.Grants(scope) {
+			return keystore.ErrScope
+		}
+	}
+	return nil
 }
 
 // readCredential accepts one header field with one value. The value is a
@@ -271,7 +284,7 @@ func (h *Handler) passesWithoutCredential(r *http.Request) bool {
 	if len(h.public) > 0 {
 		path := rulePath(r)
 		for _, pattern := range h.public {
-			if pattern.matches(path) {
+			if pattern.Matches(path) {
 				return true
 			}
 		}
@@ -295,12 +308,13 @@ func isPreflight(r *http.Request) bool {
 
 // admit returns the request as the next handler sees it. It counts once, by
 // the first handler of a chain.
-func (h *Handler) admit(r *http.Request, p keystore.Principal, earlier *keystore.Principal) *http.Request {
+func (h *Handler) admit(r *http.Request, p keystore.Principal, earlier *keystore.Principal, now time.Time) *http.Request {
 	h.takeCredential(r)
 	if earlier != nil {
 		return r
 	}
 	h.gate.passed(p.Kind)
+	p.Meter.Pass(p.Generation, now)
 	admitted := &admission{Context: r.Context(), principal: p}
 	h.name(r, &admitted.values, &admitted.principal)
 	providePlaceholders(r, userPlaceholders, &admitted.principal)
@@ -323,6 +337,9 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if p.Record != nil {
 		candidate := p
 		providePlaceholders(r, candidatePlaceholders, &candidate)
+	}
+	if limited, ok := errors.AsType[*keystore.LimitedError](err); ok {
+		setRateLimit(w.Header(), limited.Allowance)
 	}
 	return f.write(w, r, h.Realm, strings.Join(h.RequireScopes, " "))
 }

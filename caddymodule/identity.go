@@ -73,13 +73,22 @@ type identityValues [7]string
 func (ih *identityHeaders) set(h http.Header, values *identityValues, p *keystore.Principal, metadata string) {
 	*values = identityValues{
 		string(p.Record.ID), percentEncode(p.Record.Name), p.Record.Type.String(), p.Record.Organization,
-		string(p.Scopes), p.Kind.String(), metadata,
+		string(p.Scopes), credentialName(p.Kind), metadata,
 	}
 	for i, name := range ih.names {
 		if values[i] != "" {
 			h[name] = values[i : i+1 : i+1]
 		}
 	}
+}
+
+// credentialName is what the API behind is told of a credential: a key is a
+// key to it, whichever system made it.
+func credentialName(kind keystore.CredentialKind) string {
+	if kind == keystore.CredentialImported {
+		kind = keystore.CredentialKey
+	}
+	return kind.String()
 }
 
 // percentEncode makes any text safe in a header and leaves plain ASCII as it
@@ -201,7 +210,7 @@ func placeholder(p *keystore.Principal, name string) (any, bool) {
 	case "scope":
 		return string(p.Scopes), true
 	case "credential":
-		return p.Kind.String(), true
+		return credentialName(p.Kind), true
 	default:
 		return nil, false
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -97,14 +96,6 @@ func (h *IssuerHandler) observe(_ context.Context, o tokenissuer.Observation) {
 			h.logger.Info("token request refused", zap.String("reason", string(o.Outcome)), zap.Error(o.Err))
 		}
 	}
-}
-
-// clientAddress is Caddy's client IP: the peer of the connection, unless that
-// is one of the server's trusted_proxies.
-func clientAddress(r *http.Request) netip.Addr {
-	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	address, _ := netip.ParseAddr(text)
-	return address
 }
 
 // Interface guards.

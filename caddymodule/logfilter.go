@@ -11,10 +11,10 @@ import (
 )
 
 // requireLogFilter refuses a configuration in which a log would show the
-// named request header. Caddy redacts Authorization by itself, but nothing
+// request header that an option names. Caddy redacts Authorization by itself, but nothing
 // else that may carry a credential, and it logs requests as they came in, in
 // access logs and in the log of failed requests alike.
-func requireLogFilter(ctx caddy.Context, header string) error {
+func requireLogFilter(ctx caddy.Context, option, header string) error {
 	probe := &headerProbe{header: header}
 	// Binding a field makes every log that could receive one of the HTTP
 	// server's lines encode it, without writing anything.
@@ -22,8 +22,8 @@ func requireLogFilter(ctx caddy.Context, header string) error {
 	if !probe.exposed {
 		return nil
 	}
-	return fmt.Errorf("credential_header: a log would show %[1]s; give every log that receives HTTP requests (the default log too, for failed ones) this format: "+
-		"format filter { request>headers>%[1]s delete }", header)
+	return fmt.Errorf("%[1]s: a log would show %[2]s; give every log that receives HTTP requests (the default log too, for failed ones) this format: "+
+		"format filter { request>headers>%[2]s delete }", option, header)
 }
 
 // headerProbe stands where a request stands in a log line, and looks which

@@ -19,6 +19,7 @@ type metrics struct {
 	tokens         map[tokenissuer.Outcome]prometheus.Counter
 	rotations      prometheus.Counter
 	followerErrors prometheus.Counter
+	usageErrors    prometheus.Counter
 
 	collectors []prometheus.Collector
 }
@@ -27,7 +28,7 @@ const metricsNamespace = "warder"
 
 // credentialKinds in the order of their values.
 var credentialKinds = []keystore.CredentialKind{
-	keystore.CredentialNone, keystore.CredentialKey, keystore.CredentialAccessToken,
+	keystore.CredentialNone, keystore.CredentialKey, keystore.CredentialAccessToken, keystore.CredentialImported,
 }
 
 func newMetrics(e *engine) *metrics {
@@ -73,7 +74,11 @@ func (m *metrics) countTokens() {
 		Namespace: metricsNamespace, Name: "feed_errors_total",
 		Help: "Rounds of reading the change log that failed.",
 	})
-	m.collectors = append(m.collectors, tokens, m.rotations, m.followerErrors)
+	m.usageErrors = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Name: "usage_errors_total",
+		Help: "Batches of usage that could not be written; they are kept and tried again.",
+	})
+	m.collectors = append(m.collectors, tokens, m.rotations, m.followerErrors, m.usageErrors)
 }
 
 func (m *metrics) gaugeEngine(e *engine) {

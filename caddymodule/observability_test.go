@@ -26,6 +26,7 @@ var documentedSeries = []string{
 	"gauge warder_feed_revision",
 	"gauge warder_lease_valid",
 	`counter warder_requests_admitted_total{credential="access_token"}`,
+	`counter warder_requests_admitted_total{credential="imported"}`,
 	`counter warder_requests_admitted_total{credential="key"}`,
 	`counter warder_requests_admitted_total{credential="none"}`,
 	`counter warder_requests_refused_total{reason="access_denied"}`,
@@ -36,6 +37,9 @@ var documentedSeries = []string{
 	`counter warder_requests_refused_total{reason="insufficient_scope"}`,
 	`counter warder_requests_refused_total{reason="invalid_request"}`,
 	`counter warder_requests_refused_total{reason="invalid_token"}`,
+	`counter warder_requests_refused_total{reason="network"}`,
+	`counter warder_requests_refused_total{reason="permission"}`,
+	`counter warder_requests_refused_total{reason="rate_limited"}`,
 	`counter warder_requests_refused_total{reason="superseded"}`,
 	`counter warder_requests_refused_total{reason="temporarily_unavailable"}`,
 	`counter warder_requests_refused_total{reason="token_expired"}`,
@@ -55,6 +59,7 @@ var documentedSeries = []string{
 	`counter warder_token_requests_total{outcome="too_many_requests"}`,
 	`counter warder_token_requests_total{outcome="unsupported_grant_type"}`,
 	`counter warder_token_requests_total{outcome="unsupported_token_type"}`,
+	"counter warder_usage_errors_total",
 	"gauge warder_view_keys",
 }
 

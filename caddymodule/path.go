@@ -164,30 +164,3 @@ func unhex(c byte) byte {
 		return c - 'A' + 10
 	}
 }
-
-// pathPattern is an exact path, or a prefix up to and including a slash.
-type pathPattern struct {
-	path   string
-	prefix bool
-}
-
-// parsePathPattern reads "/exact" or "/below/*". A pattern must itself be in
-// normal form, or it would never match.
-func parsePathPattern(s string) (pathPattern, bool) {
-	path, prefix := strings.CutSuffix(s, "/*")
-	if prefix {
-		path += "/"
-	}
-	if path == "" || path[0] != '/' || strings.ContainsAny(path, "*?#%") {
-		return pathPattern{}, false
-	}
-	empty, ok := inspect(path)
-	return pathPattern{path, prefix}, ok && !empty
-}
-
-func (p pathPattern) matches(path string) bool {
-	if p.prefix {
-		return strings.HasPrefix(path, p.path)
-	}
-	return path == p.path
-}

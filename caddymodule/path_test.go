@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/warderhq/warder/keystore"
 )
 
 // targetRequest is a request as Go's server makes it; false if it would not.
@@ -168,7 +170,8 @@ func checkNormal(t *testing.T, came *url.URL, r *http.Request, allowEncodedSlash
 	}
 }
 
-func TestPathPatterns(t *testing.T) {
+// What the operator names as public is what is public.
+func TestPublicPatterns(t *testing.T) {
 	for _, row := range []struct {
 		pattern string
 		matches []string
@@ -179,27 +182,33 @@ func TestPathPatterns(t *testing.T) {
 		{"/healthz", []string{"/healthz"}, []string{"/healthz/", "/healthzx", "/Healthz", "/", "/x/healthz"}},
 		{"/docs/*", []string{"/docs/", "/docs/a", "/docs/a/b"}, []string{"/docs", "/docsx", "/docs%2Fa", "/Docs/a", "/x/docs/a"}},
 		{"/.well-known/*", []string{"/.well-known/x"}, []string{"/.well-known"}},
+		{"/v1/*/items", []string{"/v1/a/items", "/v1/*/items"}, []string{"/v1//items", "/v1/items", "/v1/a/b/items", "/v1/a/items/", "/v1/a/items/x", "/v2/a/items"}},
+		{"/v1/*/items/*", []string{"/v1/a/items/", "/v1/a/items/x", "/v1/a/items/x/y"}, []string{"/v1/a/items", "/v1/a/b/items/x", "/v1//items/x"}},
+		{"/*/x", []string{"/a/x"}, []string{"//x", "/x", "/a/b/x", "/a/x/"}},
 	} {
-		p, ok := parsePathPattern(row.pattern)
+		p, ok := keystore.ParsePathPattern(row.pattern)
 		if !ok {
 			t.Errorf("%s is no pattern", row.pattern)
 		}
+		if p.String() != row.pattern {
+			t.Errorf("%s says of itself that it is %s", row.pattern, p)
+		}
 		for _, path := range row.matches {
-			if !p.matches(path) {
+			if !p.Matches(path) {
 				t.Errorf("%s does not match %s", row.pattern, path)
 			}
 		}
 		for _, path := range row.not {
-			if p.matches(path) {
+			if p.Matches(path) {
 				t.Errorf("%s matches %s", row.pattern, path)
 			}
 		}
 	}
 	for _, bad := range []string{
-		"", "healthz", "*", "/docs*", "/*/x", "/docs/**", "/a//b", "//", "/a/../b", "/.", "/..", "/a/./*", "/..;/x",
+		"", "healthz", "*", "/docs*", "/docs/**", "/a*/x", "/a//b", "//", "/a/../b", "/.", "/..", "/a/./*", "/..;/x",
 		`/a\b`, "/a%20b", "/a?b", "/a#b", "/a\x00", "/a//*",
 	} {
-		if _, ok := parsePathPattern(bad); ok {
+		if _, ok := keystore.ParsePathPattern(bad); ok {
 			t.Errorf("%q is taken for a pattern", bad)
 		}
 	}

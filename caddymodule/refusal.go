@@ -23,13 +23,14 @@ type refusal struct {
 	cause  error
 	status int
 	code   string // stable, for machines
-	reason string // why a credential proved to be the caller's own is dead
+	reason string // why a credential proved to be the caller's own does not pass
 	detail string // for people
 
 	// challenge is the error code of RFC 6750 §3.1 for WWW-Authenticate;
 	// none on a 401 is the bare challenge.
 	challenge string
-	body      []byte // application/problem+json (RFC 9457)
+	usage     keystore.Outcome // of a key that is known; allowed: of none
+	body      []byte           // application/problem+json (RFC 9457)
 }
 
 // refusals is searched in order. The last row is for everything unforeseen:
@@ -39,14 +40,17 @@ var refusals = rendered([]refusal{
 	{cause: errPath, status: 400, code: "invalid_request", detail: "The path is ambiguous: dot segments, encoded slashes, backslashes and control characters are not accepted.", challenge: "invalid_request"},
 	{cause: keystore.ErrMalformed, status: 400, code: "invalid_request", detail: "Exactly one credential is accepted, in one well-formed header.", challenge: "invalid_request"},
 	{cause: keystore.ErrInvalid, status: 401, code: "invalid_token", detail: "The credential is not valid.", challenge: "invalid_token"},
-	{cause: keystore.ErrBlocked, status: 401, code: "invalid_token", reason: "blocked", detail: "The key is blocked.", challenge: "invalid_token"},
-	{cause: keystore.ErrExpired, status: 401, code: "invalid_token", reason: "expired", detail: "The key has expired.", challenge: "invalid_token"},
-	{cause: keystore.ErrDeactivated, status: 401, code: "invalid_token", reason: "deactivated", detail: "The key is deactivated.", challenge: "invalid_token"},
-	{cause: keystore.ErrSuperseded, status: 401, code: "invalid_token", reason: "superseded", detail: "The secret was replaced by a newer one.", challenge: "invalid_token"},
+	{cause: keystore.ErrBlocked, status: 401, code: "invalid_token", reason: "blocked", detail: "The key is blocked.", challenge: "invalid_token", usage: keystore.OutcomeBlocked},
+	{cause: keystore.ErrExpired, status: 401, code: "invalid_token", reason: "expired", detail: "The key has expired.", challenge: "invalid_token", usage: keystore.OutcomeExpired},
+	{cause: keystore.ErrDeactivated, status: 401, code: "invalid_token", reason: "deactivated", detail: "The key is deactivated.", challenge: "invalid_token", usage: keystore.OutcomeDeactivated},
+	{cause: keystore.ErrSuperseded, status: 401, code: "invalid_token", reason: "superseded", detail: "The secret was replaced by a newer one.", challenge: "invalid_token", usage: keystore.OutcomeSuperseded},
 	{cause: keystore.ErrTokenExpired, status: 401, code: "invalid_token", reason: "token_expired", detail: "The access token has expired.", challenge: "invalid_token"},
 	{cause: keystore.ErrTokenRevoked, status: 401, code: "invalid_token", reason: "token_revoked", detail: "The access token was revoked.", challenge: "invalid_token"},
-	{cause: keystore.ErrScope, status: 403, code: "insufficient_scope", detail: "The credential lacks a required scope.", challenge: "insufficient_scope"},
-	{cause: keystore.ErrKeyType, status: 403, code: "access_denied", detail: "Keys of this type are not allowed here."},
+	{cause: keystore.ErrNetwork, status: 403, code: "access_denied", reason: "network", detail: "The key may not be used from this address.", usage: keystore.OutcomeNetwork},
+	{cause: keystore.ErrPermission, status: 403, code: "insufficient_scope", reason: "permission", detail: "The key has no permission for this method and path.", challenge: "insufficient_scope", usage: keystore.OutcomePermission},
+	{cause: keystore.ErrScope, status: 403, code: "insufficient_scope", detail: "The credential lacks a required scope.", challenge: "insufficient_scope", usage: keystore.OutcomeScope},
+	{cause: keystore.ErrKeyType, status: 403, code: "access_denied", detail: "Keys of this type are not allowed here.", usage: keystore.OutcomeScope},
+	{cause: keystore.ErrLimited, status: 429, code: "rate_limited", detail: "The key is used more often than it may.", usage: keystore.OutcomeLimited},
 	{cause: keystore.ErrStale, status: 503, code: "temporarily_unavailable", detail: "Credentials cannot be checked at the moment."},
 	{status: 503, code: "temporarily_unavailable", detail: "Credentials cannot be checked at the moment."},
 })
@@ -127,7 +131,7 @@ func (f *refusal) setHeaders(h http.Header, realm, scope string) {
 	if f.challenge != "" {
 		b.WriteString(`, error="` + f.challenge + `", error_description="` + f.detail + `"`)
 	}
-	if f.challenge == "insufficient_scope" && scope != "" {
+	if f.cause == keystore.ErrScope && scope != "" {
 		b.WriteString(`, scope="` + scope + `"`)
 	}
 	h.Set("WWW-Authenticate", b.String())

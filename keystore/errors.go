@@ -46,6 +46,9 @@ var (
 	ErrStale = errors.New("lease is over")
 	// ErrUnavailable: the store was needed and did not answer.
 	ErrUnavailable = errors.New("store is unavailable")
+	// ErrNotInForce: the change is committed, but this node has not applied it
+	// yet. Doing it again would do it twice.
+	ErrNotInForce = errors.New("committed, but not yet in force")
 	// ErrPositionLost: the log no longer holds the position asked for, or
 	// holds another change there. The store was restored, has failed over,
 	// or was pruned: whatever was cached before is void.

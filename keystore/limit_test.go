@@ -63,6 +63,29 @@ func TestLimitIsExact(t *testing.T) {
 	}
 }
 
+// A limit that is replaced by a faster one does not go on to be felt, and a
+// request that is late gives nothing back.
+func TestLimitIsReplaced(t *testing.T) {
+	slow, fast := Limit{Requests: 1, Burst: 40, Period: time.Hour}, Limit{Requests: 10, Burst: 40, Period: time.Second}
+	m, now := NewMeters().of(&Record{ID: "key_a"}), time.Now()
+	for range 40 {
+		m.take(slow, now)
+	}
+	a, ok := m.take(fast, now)
+	if ok || a.Retry != 100*time.Millisecond {
+		t.Errorf("at once under the new limit: %+v %v", a, ok)
+	}
+	for n := range 3 {
+		if _, ok := m.take(fast, now.Add(time.Duration(n+1)*100*time.Millisecond)); !ok {
+			t.Errorf("request %d under the new limit is refused", n)
+		}
+	}
+	m.take(fast, now.Add(-30*time.Second))
+	if _, ok := m.take(fast, now.Add(300*time.Millisecond)); ok {
+		t.Error("a late request has given something back")
+	}
+}
+
 func TestLimitIsSharedByAllWhoAskAtOnce(t *testing.T) {
 	l, now := Limit{Requests: 1, Burst: 1000, Period: time.Second}, time.Now()
 	m := NewMeters().of(&Record{ID: "key_a"})

@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -70,11 +71,25 @@ type Allowance struct {
 	Retry     time.Duration // until one more request passes; zero: now
 }
 
+// LimitedError carries what the exceeded limit still gives. It is an ErrLimited.
+type LimitedError struct{ Allowance Allowance }
+
+func (e *LimitedError) Error() string {
+	return fmt.Sprintf("%v: %v, in %v again", ErrLimited, e.Allowance.Limit, e.Allowance.Retry)
+}
+
+// Unwrap makes errors.Is(err, ErrLimited) true.
+func (e *LimitedError) Unwrap() error { return ErrLimited }
+
 // processStart is the zero of the limits' clock, which is monotonic: no step of
 // the wall clock gives or takes requests.
 var processStart = time.Now()
 
 func sinceStart(now time.Time) time.Duration { return now.Sub(processStart) }
+
+// maxLate is how long after its time a request may still ask for its place in
+// a limit: one that came before others must not take back what they used.
+const maxLate = time.Minute
 
 // take takes one request from the limit; false if it has none left.
 func (m *Meter) take(l Limit, now time.Time) (Allowance, bool) {
@@ -85,8 +100,15 @@ func (m *Meter) take(l Limit, now time.Time) (Allowance, bool) {
 	whole := interval * time.Duration(l.Burst)
 	for {
 		old := m.arrival.Load()
-		due := max(time.Duration(old), at) + interval
+		from := max(time.Duration(old), at)
+		if from > at+whole+maxLate {
+			from = at + whole // it was used up under an earlier limit, which was slower
+		}
+		due := from + interval
 		if ahead := due - at; ahead > whole {
+			if int64(from) != old {
+				m.arrival.CompareAndSwap(old, int64(from))
+			}
 			return Allowance{Limit: l, Reset: ahead - interval, Retry: ahead - whole}, false
 		}
 		if m.arrival.CompareAndSwap(old, int64(due)) {

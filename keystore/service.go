@@ -122,7 +122,7 @@ func (s *Service) transact(ctx context.Context, a action, fn func(Tx) error) (Re
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
 	defer cancel()
 	if err := s.Follower.Await(ctx, revision); err != nil {
-		return 0, fmt.Errorf("committed, but not yet in force: %w", unavailable(err))
+		return 0, fmt.Errorf("%w: %w", ErrNotInForce, unavailable(err))
 	}
 	return revision, nil
 }

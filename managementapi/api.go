@@ -92,7 +92,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store") // answers show secrets, and never outlive a revocation
 	h.Set("X-Content-Type-Options", "nosniff")
-	if err := checkOrigin(r); err != nil {
+	if err := CheckOrigin(r); err != nil {
 		a.refuse(w, r, err)
 		return
 	}
@@ -125,7 +125,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, rt route) (answer, 
 func (a *API) attend(w http.ResponseWriter, c *call) (ans answer, err error) {
 	if c.route.scope != anybody {
 		if c.caller, err = a.Caller(c.Request); err != nil {
-			return ans, &callerError{err}
+			return ans, &CallerError{err}
 		}
 		if err := c.route.admits(c.caller); err != nil {
 			return ans, err
@@ -186,7 +186,7 @@ func (a *API) recover(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if problemOf(err).Status >= http.StatusInternalServerError && a.Log != nil {
+	if ProblemOf(err).Status >= http.StatusInternalServerError && a.Log != nil {
 		a.Log(r, err)
 	}
 	WriteError(w, err)

@@ -36,6 +36,18 @@ type object map[string]json.RawMessage
 
 // readObject reads the body of r. No body is an empty object.
 func readObject(w http.ResponseWriter, r *http.Request) (object, error) {
+	raw, err := ReadBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) > 0 && !declaresJSON(r) {
+		return nil, errMediaType
+	}
+	return ParseObject(raw)
+}
+
+// ReadBody reads the body of r, at most 1 MiB of it, in bounded time.
+func ReadBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	deadline := http.NewResponseController(w)
 	if deadline.SetReadDeadline(time.Now().Add(bodyTimeout)) == nil { // else the server's own has to do
 		defer func() { _ = deadline.SetReadDeadline(time.Time{}) }()
@@ -47,10 +59,7 @@ func readObject(w http.ResponseWriter, r *http.Request) (object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errBodyUnread, err)
 	}
-	if len(raw) > 0 && !declaresJSON(r) {
-		return nil, errMediaType
-	}
-	return parseObject(raw)
+	return raw, nil
 }
 
 // declaresJSON is a guard, too: no page can send these types to another site
@@ -70,10 +79,10 @@ func declaresJSON(r *http.Request) bool {
 	return media == jsonType || (media == mergePatchType && r.Method == http.MethodPatch)
 }
 
-// parseObject reads one JSON object and refuses what two readers could
+// ParseObject reads one JSON object and refuses what two readers could
 // understand differently: members named twice on any level, trailing data,
-// bytes that are not UTF-8.
-func parseObject(raw []byte) (object, error) {
+// bytes that are not UTF-8. Nothing but white space is an empty object.
+func ParseObject(raw []byte) (map[string]json.RawMessage, error) {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return object{}, nil
 	}

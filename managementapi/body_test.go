@@ -127,9 +127,9 @@ func FuzzParseObject(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		o, err := parseObject(raw)
+		o, err := ParseObject(raw)
 		if err != nil {
-			if p := problemOf(err); p.Status != http.StatusBadRequest {
+			if p := ProblemOf(err); p.Status != http.StatusBadRequest {
 				t.Fatalf("%v is no bad request", err)
 			}
 			return
@@ -140,15 +140,15 @@ func FuzzParseObject(f *testing.F) {
 				t.Fatalf("accepted %q: %v", raw, err)
 			}
 		}
-		once, err := o.digestible()
+		once, err := object(o).digestible()
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := parseObject(once)
+		again, err := ParseObject(once)
 		if err != nil {
 			t.Fatalf("%q became %q, which is refused: %v", raw, once, err)
 		}
-		if twice, err := again.digestible(); err != nil || !bytes.Equal(once, twice) {
+		if twice, err := object(again).digestible(); err != nil || !bytes.Equal(once, twice) {
 			t.Fatalf("%q became %q and then %q", raw, once, twice)
 		}
 	})

@@ -38,7 +38,7 @@ func (a *API) deleteKeys(c *call) (answer, error) {
 		Deleted: append([]keystore.KeyID{}, done.Deleted...), Failed: []FailedDelete{}, More: done.More, DryRun: dryRun.value,
 	}
 	for _, one := range done.Failed {
-		p := problemOf(one.Err)
+		p := ProblemOf(one.Err)
 		out.Failed = append(out.Failed, FailedDelete{one.ID, p.Code, p.Detail})
 	}
 	return answer{body: out}, nil

@@ -52,12 +52,14 @@ func (e *TooManyRequestsError) Error() string {
 // Unwrap makes errors.Is(err, ErrTooManyRequests) true.
 func (e *TooManyRequestsError) Unwrap() error { return ErrTooManyRequests }
 
-// callerError is why the caller was not identified: what is wrong is not what
+// CallerError is why the caller was not identified: what is wrong is not what
 // it asks about, but itself.
-type callerError struct{ err error }
+type CallerError struct{ Err error }
 
-func (e *callerError) Error() string { return "identifying the caller: " + e.err.Error() }
-func (e *callerError) Unwrap() error { return e.err }
+func (e *CallerError) Error() string { return "identifying the caller: " + e.Err.Error() }
+
+// Unwrap makes errors.Is see the reason.
+func (e *CallerError) Unwrap() error { return e.Err }
 
 // Problem is the body of a refusal (RFC 9457). Code is stable.
 type Problem struct {
@@ -93,6 +95,7 @@ var callerTable = []errorRow{
 	{keystore.ErrDeactivated, http.StatusUnauthorized, "invalid_token", "the key that calls is deactivated"},
 	{keystore.ErrSuperseded, http.StatusUnauthorized, "invalid_token", "the secret was replaced by a newer one"},
 	{keystore.ErrTokenExpired, http.StatusUnauthorized, "invalid_token", "the access token is expired"},
+	{keystore.ErrTokenRevoked, http.StatusUnauthorized, "invalid_token", "the access token was revoked"},
 	{keystore.ErrNetwork, http.StatusForbidden, "access_denied", "the key that calls may not be used from this address"},
 }
 
@@ -139,6 +142,7 @@ var errorTable = []errorRow{
 
 	{tokenissuer.ErrRotatedTooOften, http.StatusConflict, "rotated_too_often", "too many retired signing keys still verify; wait until some are dropped"},
 
+	{keystore.ErrNotInForce, http.StatusServiceUnavailable, "not_in_force", "the change is made, but not in force here yet; do not repeat it, look"},
 	{context.Canceled, http.StatusServiceUnavailable, "unavailable", unavailableDetail},
 	{context.DeadlineExceeded, http.StatusServiceUnavailable, "unavailable", unavailableDetail},
 	{keystore.ErrStale, http.StatusServiceUnavailable, "unavailable", unavailableDetail},
@@ -162,7 +166,7 @@ func (e *headerError) Error() string    { return "header " + e.name + ": " + e.r
 // WriteError answers err by the error table. A mount uses it for what it
 // refuses before the API is reached.
 func WriteError(w http.ResponseWriter, err error) {
-	p := problemOf(err)
+	p := ProblemOf(err)
 	body, encodeErr := encode(p)
 	if encodeErr != nil {
 		body = nil // a Problem of strings and numbers always encodes
@@ -171,8 +175,16 @@ func WriteError(w http.ResponseWriter, err error) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Type", problemType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	p.SetHeaders(h, err)
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(body) // a caller that has gone cannot be told
+}
+
+// SetHeaders sets what HTTP itself wants of a refusal with err: when to come
+// again, how to authenticate.
+func (p Problem) SetHeaders(h http.Header, err error) {
 	switch p.Status {
-	case http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		h.Set("Retry-After", strconv.Itoa(1+rand.IntN(5))) // apart, lest all come back at once
 	case http.StatusTooManyRequests:
 		h.Set("Retry-After", strconv.Itoa(retrySeconds(err)))
@@ -181,8 +193,6 @@ func WriteError(w http.ResponseWriter, err error) {
 	case http.StatusUnsupportedMediaType:
 		h.Set("Accept-Patch", mergePatchType)
 	}
-	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) // a caller that has gone cannot be told
 }
 
 // retrySeconds rounds up: who comes back in time must not be early.
@@ -202,10 +212,11 @@ func challenge(code string) string {
 	return `Bearer realm="warder"`
 }
 
-func problemOf(err error) Problem {
+// ProblemOf returns what a caller is told about err.
+func ProblemOf(err error) Problem {
 	p := Problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "an internal error; the log of the server says more"}
 	rows := errorTable
-	if _, ok := errors.AsType[*callerError](err); ok {
+	if _, ok := errors.AsType[*CallerError](err); ok {
 		rows = slices.Concat(callerTable, errorTable)
 	}
 	for _, row := range rows {

@@ -76,12 +76,12 @@ func TestErrorTableIsWhole(t *testing.T) {
 			t.Errorf("code %s has two meanings", row.code)
 		}
 		seen[row.code] = row.detail
-		if p := problemOf(fmt.Errorf("doing: %w", row.err)); p.Code != row.code || p.Status != row.status {
+		if p := ProblemOf(fmt.Errorf("doing: %w", row.err)); p.Code != row.code || p.Status != row.status {
 			t.Errorf("%v wrapped is %+v", row.err, p)
 		}
 	}
 	for _, err := range []error{errors.New("x"), nil} {
-		if p := problemOf(err); p.Status != 500 {
+		if p := ProblemOf(err); p.Status != 500 {
 			t.Errorf("%v: %+v", err, p)
 		}
 	}

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// checkOrigin refuses what a browser sends on behalf of another site, for
+// CheckOrigin refuses what a browser sends on behalf of another site, for
 // every method: a page elsewhere must neither change nor read anything here
 // through somebody's browser. Clients that are no browsers send neither
 // header.
-func checkOrigin(r *http.Request) error {
+func CheckOrigin(r *http.Request) error {
 	for _, site := range r.Header.Values("Sec-Fetch-Site") {
 		if site != "same-origin" && site != "none" { // none: typed by the user
 			return errCrossOrigin

@@ -44,15 +44,15 @@ func TestOriginUnderTLS(t *testing.T) {
 	r := httptest.NewRequest("GET", "https://warder.example/v1/keys", nil)
 	r.TLS = new(tls.ConnectionState)
 	r.Header.Set("Origin", "http://warder.example")
-	if checkOrigin(r) == nil {
+	if CheckOrigin(r) == nil {
 		t.Error("a page loaded without TLS is another origin")
 	}
 	r.Header.Set("Origin", "https://warder.example")
-	if err := checkOrigin(r); err != nil {
+	if err := CheckOrigin(r); err != nil {
 		t.Error(err)
 	}
 	r.TLS = nil // a proxy in front has ended it
-	if err := checkOrigin(r); err != nil {
+	if err := CheckOrigin(r); err != nil {
 		t.Error(err)
 	}
 }

@@ -2,6 +2,7 @@ package managementapi
 
 import (
 	"crypto/sha256"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,23 +80,32 @@ func parseTag(tag string) (keystore.Revision, bool) {
 
 // once makes the call repeatable if it carries an Idempotency-Key; else nil.
 func (c *call) once() (*keystore.Once, error) {
-	const header = "Idempotency-Key"
-	values := c.Header.Values(header)
-	if len(values) == 0 {
-		return nil, nil
-	}
-	if len(values) > 1 || !isIdempotencyKey(values[0]) {
-		return nil, &headerError{header, "must be one value of 1 to 255 visible ASCII characters"}
+	key, err := IdempotencyKey(c.Header)
+	if err != nil || key == "" {
+		return nil, err
 	}
 	body, err := c.body.digestible()
 	if err != nil {
 		return nil, err
 	}
 	return &keystore.Once{
-		Key:     keystore.Secret(values[0]),
+		Key:     key,
 		Route:   c.route.method + " " + c.route.pattern + " " + c.PathValue("id"),
 		Request: sha256.Sum256(body),
 	}, nil
+}
+
+// IdempotencyKey returns the header's value; empty if there is none.
+func IdempotencyKey(h http.Header) (keystore.Secret, error) {
+	const header = "Idempotency-Key"
+	values := h.Values(header)
+	if len(values) == 0 {
+		return "", nil
+	}
+	if len(values) > 1 || !isIdempotencyKey(values[0]) {
+		return "", &headerError{header, "must be one value of 1 to 255 visible ASCII characters"}
+	}
+	return keystore.Secret(values[0]), nil
 }
 
 func isIdempotencyKey(s string) bool {

@@ -82,6 +82,7 @@ type RingInfo struct {
 	Interval  keystore.Days     `json:"interval_days"`
 	RotatedAt time.Time         `json:"rotated_at"` // since when the active key signs
 	RotatesAt time.Time         `json:"rotates_at"` // if nobody rotates before
+	Awaited   time.Time         `json:"-"`          // since when only the next key's publication is waited for; zero: the countdown runs
 	Revision  keystore.Revision `json:"revision"`
 	Keys      []KeyInfo         `json:"keys"` // active, next, then retired, the latest first
 }
@@ -110,6 +111,9 @@ func (k *Keyring) Info() (RingInfo, error) {
 	due := s.ring.dueAt(k.propagation).Time()
 	info := RingInfo{
 		Interval: s.ring.interval, RotatedAt: s.ring.keys[0].activated.Time(), RotatesAt: due, Revision: s.revision,
+	}
+	if s.ring.rotateAt.Time().Before(due) {
+		info.Awaited = s.ring.rotateAt.Time()
 	}
 	for _, key := range s.ring.keys {
 		one := KeyInfo{

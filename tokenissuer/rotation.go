@@ -229,7 +229,8 @@ func (r *Rotation) rest(ctx context.Context) bool {
 var errRingMissing = errors.New("the store has no signing ring")
 
 // change puts rule's ring in place of the stored one, if rule says so, and
-// returns when this node has applied it.
+// returns when this node has applied it, even if the caller has gone;
+// keystore.ErrNotInForce if that takes too long.
 func (r *Rotation) change(ctx context.Context, by keystore.Attribution, rule func(ring, keystore.Revision) (ring, bool, error)) (keystore.Revision, error) {
 	revision, err := r.cfg.Store.Transact(ctx, func(tx keystore.Tx) error {
 		old, revision, err := r.read(tx)
@@ -251,8 +252,10 @@ func (r *Rotation) change(ctx context.Context, by keystore.Attribution, rule fun
 	if err != nil {
 		return 0, err
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
+	defer cancel()
 	if err := r.cfg.Follower.Await(ctx, revision); err != nil {
-		return 0, fmt.Errorf("the store holds it, but this node has not applied it: %w", err)
+		return 0, fmt.Errorf("%w: %w", keystore.ErrNotInForce, err)
 	}
 	return revision, nil
 }

@@ -147,6 +147,9 @@ func TestRotateNow(t *testing.T) {
 		if err != nil || !done.Pending || done.KID != first.Keys[1].KID || !done.SignsAt.Equal(began.Add(300*time.Second)) {
 			t.Fatalf("a rotation while next is young: %+v, %v", done, err)
 		}
+		if got := n.info(t); !got.Awaited.Equal(began.Add(100 * time.Second)) {
+			t.Errorf("asked for at %s, says %s", began.Add(100*time.Second), got.Awaited)
+		}
 		again, err := n.rotation.Rotate(ctx, operator, time.Now())
 		if err != nil || again != done {
 			t.Errorf("asked twice: %+v, %v", again, err)
@@ -159,7 +162,7 @@ func TestRotateNow(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		second := n.info(t)
-		if second.Keys[0].KID != first.Keys[1].KID || !second.RotatesAt.Equal(began.Add(300*time.Second+42*day)) {
+		if second.Keys[0].KID != first.Keys[1].KID || !second.Awaited.IsZero() || !second.RotatesAt.Equal(began.Add(300*time.Second+42*day)) {
 			t.Fatalf("the rotation at its time: %+v", second)
 		}
 
@@ -254,6 +257,7 @@ func TestAnswerAwaitsTheFeed(t *testing.T) {
 	wantError(t, "rotate", err, late)
 	_, err = n.rotation.SetInterval(ctx, operator, 30, time.Now())
 	wantError(t, "set interval", err, late)
+	wantError(t, "what is committed", err, keystore.ErrNotInForce)
 }
 
 type awaiterFunc func(context.Context, keystore.Revision) error

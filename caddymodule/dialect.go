@@ -1,0 +1,76 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/warderhq/warder/managementapi/dialect"
+	"github.com/warderhq/warder/tokenissuer"
+)
+
+// Dialect is the wire of another system, spoken beside the management API so
+// that its published clients work when only their base URL is changed.
+type Dialect struct {
+	// Whose wire: "cloudflare", "f5xc", "lyve", "ricloud".
+	Name string `json:"name,omitempty"`
+
+	// Where it is mounted, as in "/client/v4". Default: at the root, where it
+	// serves what the system's own paths begin with.
+	Prefix string `json:"prefix,omitempty"`
+
+	// The account ids under which Cloudflare's clients may speak of this
+	// store. Default: "default".
+	Accounts []string `json:"accounts,omitempty"`
+}
+
+const (
+	dialectCloudflare = "cloudflare"
+	dialectLyve       = "lyve"
+
+	cloudflareKeyHeader = "X-Auth-Key"
+)
+
+// provision returns the dialect for callers of a site.
+func (d *Dialect) provision(ctx caddy.Context, app *App, callers *callers) (*dialect.Dialect, error) {
+	if len(d.Accounts) > 0 && d.Name != dialectCloudflare {
+		return nil, errors.New("account: only cloudflare has accounts")
+	}
+	cfg := dialect.Config{
+		Service: app.service(), SigningKeys: app.engine.keyring, Rotation: app.engine.rotation,
+		Identify: callers.identify, Authenticate: callers.authenticate,
+		Prefix: d.Prefix, Accounts: d.Accounts, Log: app.managementFailed,
+	}
+	switch d.Name {
+	case dialectCloudflare:
+		if err := requireLogFilter(ctx, "dialect", cloudflareKeyHeader); err != nil {
+			return nil, err
+		}
+	case dialectLyve:
+		tokens, err := app.Issuer.lasting(app.engine, dialect.LyveTokenLife)
+		if err != nil {
+			return nil, err
+		}
+		if tokens != nil { // else the interface would not be nil
+			cfg.Tokens = tokens
+		}
+	}
+	return dialect.New(d.Name, cfg)
+}
+
+// lasting returns an issuer of tokens that live longer than those of the token
+// endpoint, and are good wherever those are; nil without an issuer.
+func (i *Issuer) lasting(e *engine, life time.Duration) (*tokenissuer.Issuer, error) {
+	if i == nil {
+		return nil, nil
+	}
+	issuer, err := tokenissuer.NewIssuer(tokenissuer.IssuerConfig{
+		Keyring: e.keyring, URL: i.URL, TTL: life, Audience: i.Audience,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("issuing tokens of %v: %w", life, err)
+	}
+	return issuer, nil
+}
