@@ -10,20 +10,25 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/warderhq/warder/keystore"
 )
 
-// Client calls the management API on an admin endpoint. It follows no
-// redirect and uses no proxy: answers hold secrets.
+// Client calls the management API, on an admin endpoint or where else it is
+// mounted. It follows no redirect and uses no proxy: answers hold secrets.
 type Client struct {
-	http     http.Client
-	endpoint Endpoint
-	base     string
-	origin   string // empty: none is sent
-	known    atomic.Bool
+	http       http.Client
+	place      string // what people named: an endpoint or a URL
+	base       string
+	origin     string          // empty: none is sent
+	credential keystore.Secret // empty: none is sent
+	known      atomic.Bool
 }
 
 // Endpoint is where an admin endpoint listens: the arguments of net.Dial.
@@ -54,22 +59,63 @@ const (
 
 // NewClient returns a client of the API that e serves under prefix.
 func NewClient(e Endpoint, prefix string) *Client {
-	c := &Client{endpoint: e, base: "http://127.0.0.1" + prefix} // a socket has no name, yet a request needs a host
+	c := &Client{place: e.String(), base: "http://127.0.0.1" + prefix} // a socket has no name, yet a request needs a host
 	if e.Network != "unix" {
 		c.origin = "http://" + e.Address // Caddy asks for it when it enforces origins
 		c.base = c.origin + prefix
 	}
-	dialer := net.Dialer{Timeout: dialTimeout}
+	c.dial(func(ctx context.Context, d *net.Dialer, _, _ string) (net.Conn, error) {
+		return d.DialContext(ctx, e.Network, e.Address)
+	})
+	return c
+}
+
+// NewRemoteClient returns a client of the API mounted at base, such as
+// https://keys.example.com/v1, that presents credential, an API key or an
+// access token. Without TLS it goes no further than this machine.
+func NewRemoteClient(base string, credential keystore.Secret) (*Client, error) {
+	u, err := url.Parse(base)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("must be a URL such as https://keys.example.com/v1, without a credential")
+	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
+		return nil, errors.New("must be https: the credential would cross the network in clear")
+	case !isOneWord(credential.Reveal()):
+		return nil, errors.New("the credential is empty, or no API key or access token")
+	}
+	c := &Client{place: u.String(), base: strings.TrimSuffix(u.String(), "/"), credential: credential}
+	c.dial(func(ctx context.Context, d *net.Dialer, network, address string) (net.Conn, error) {
+		return d.DialContext(ctx, network, address)
+	})
+	return c, nil
+}
+
+// isOneWord reports whether a credential can be sent as it is.
+func isOneWord(text string) bool {
+	for i := range len(text) {
+		if text[i] <= ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return text != "" && len(text) <= keystore.MaximumCredential
+}
+
+func isLoopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
+}
+
+func (c *Client) dial(dial func(context.Context, *net.Dialer, string, string) (net.Conn, error)) {
+	dialer := &net.Dialer{Timeout: dialTimeout}
 	c.http = http.Client{
 		Timeout:       clientTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return dialer.DialContext(ctx, e.Network, e.Address)
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				return dial(ctx, dialer, network, address)
 			},
 		},
 	}
-	return c
 }
 
 // Request is one call. Path holds the segments below the prefix.
@@ -101,7 +147,7 @@ func (c *Client) identify(ctx context.Context) error {
 	}
 	var who Identity
 	if json.Unmarshal(raw, &who) != nil || who.Service != Service {
-		return fmt.Errorf("%w: %s sent something else", ErrNotWarder, c.endpoint)
+		return fmt.Errorf("%w: %s sent something else", ErrNotWarder, c.place)
 	}
 	return nil
 }
@@ -123,11 +169,11 @@ func (c *Client) call(ctx context.Context, in Request) (json.RawMessage, error) 
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // a broken one is not ours
 	switch {
 	case media == problemType:
-		return nil, problemFrom(body)
+		return nil, problemFrom(body, resp.Header)
 	case resp.StatusCode/100 == 2 && media == jsonType:
 		return body, nil
 	default:
-		return nil, fmt.Errorf("%w: %s sent HTTP %d %s", ErrNotWarder, c.endpoint, resp.StatusCode, gist(body))
+		return nil, fmt.Errorf("%w: %s sent HTTP %d %s", ErrNotWarder, c.place, resp.StatusCode, gist(body))
 	}
 }
 
@@ -158,7 +204,7 @@ func (c *Client) request(ctx context.Context, in Request) (*http.Request, error)
 	}
 	r, err := http.NewRequestWithContext(ctx, in.Method, target, body)
 	if err != nil {
-		return nil, fmt.Errorf("addressing %s: %w", c.endpoint, err)
+		return nil, fmt.Errorf("addressing %s: %w", c.place, err)
 	}
 	set := func(name, value string) {
 		if value != "" {
@@ -166,6 +212,9 @@ func (c *Client) request(ctx context.Context, in Request) (*http.Request, error)
 		}
 	}
 	set("Origin", c.origin)
+	if c.credential != "" {
+		set("Authorization", "Bearer "+c.credential.Reveal())
+	}
 	set("Idempotency-Key", in.IdempotencyKey)
 	set("If-Match", in.IfMatch)
 	if body != nil {
@@ -201,17 +250,20 @@ func (c *Client) target(in Request) (string, error) {
 func (c *Client) unreachable(err error) error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		if u.Timeout() {
-			return fmt.Errorf("%w in time at %s", ErrUnreachable, c.endpoint)
+			return fmt.Errorf("%w in time at %s", ErrUnreachable, c.place)
 		}
 		err = u.Err
 	}
-	return fmt.Errorf("%w at %s: %w", ErrUnreachable, c.endpoint, err)
+	return fmt.Errorf("%w at %s: %w", ErrUnreachable, c.place, err)
 }
 
-func problemFrom(body []byte) error {
+func problemFrom(body []byte, header http.Header) error {
 	var p Problem
 	if err := json.Unmarshal(body, &p); err != nil || p.Code == "" {
 		return fmt.Errorf("%w: its refusal cannot be read: %s", ErrNotWarder, excerpt(body))
+	}
+	if seconds, err := strconv.Atoi(header.Get("Retry-After")); err == nil && seconds > 0 {
+		p.RetryAfter = time.Duration(seconds) * time.Second
 	}
 	return &p
 }

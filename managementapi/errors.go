@@ -75,6 +75,8 @@ type Problem struct {
 	// What still refers to a permission, or the first of it.
 	Keys          []keystore.KeyID `json:"keys,omitempty"`
 	Organizations []string         `json:"organizations,omitempty"`
+
+	RetryAfter time.Duration `json:"-"` // as a Client was told; zero: it was not
 }
 
 const problemType = "application/problem+json"
