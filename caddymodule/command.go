@@ -1,11 +1,13 @@
 package caddymodule
 
 import (
-	"fmt"
+	"encoding/json"
 	"io"
+	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
@@ -15,13 +17,13 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "warder",
-		Usage: "keys|organizations|signing-keys",
+		Usage: "<command>",
 		Short: "Manages the API keys of a running Warder",
 		Long:  "Manages the API keys of a running Warder." + commandNotes,
 		CobraFunc: func(cmd *cobra.Command) {
 			var children []*cobra.Command
 			for _, c := range Commands() {
-				child := &cobra.Command{Use: c.Name + " " + c.Usage, Short: c.Short, Long: c.Long}
+				child := &cobra.Command{Use: strings.TrimSpace(c.Name + " " + c.Usage), Short: c.Short, Long: c.Long}
 				c.CobraFunc(child)
 				children = append(children, child)
 			}
@@ -34,34 +36,40 @@ func init() {
 // short forms by a binary whose own name is Warder.
 func Commands() []caddycmd.Command {
 	return []caddycmd.Command{
-		{
-			Name: "keys", Usage: "<command>", Short: "Makes, lists and changes API keys",
-			Long:      "Makes, lists and changes API keys." + commandNotes,
-			CobraFunc: func(cmd *cobra.Command) { group(cmd, keyCommands()...) },
-		},
-		{
-			Name: "organizations", Usage: "<command>", Short: "Lists organizations and changes their defaults",
-			Long:      "Lists organizations and changes their defaults. An organization is made with its first key: see keys create." + commandNotes,
-			CobraFunc: func(cmd *cobra.Command) { group(cmd, organizationCommands()...) },
-		},
-		{
-			Name: "signing-keys", Usage: "<command>", Short: "Lists and rotates the keys that sign access tokens",
-			Long:      "Lists and rotates the keys that sign access tokens." + commandNotes,
-			CobraFunc: func(cmd *cobra.Command) { group(cmd, signingKeyCommands()...) },
-		},
+		commandGroup("keys", "Makes, lists and changes API keys", keyCommands),
+		commandGroup("organizations", "Makes, lists and changes organizations", organizationCommands),
+		commandGroup("permissions", "Makes, lists and changes permissions", permissionCommands),
+		commandGroup("signing-keys", "Lists and rotates the keys that sign access tokens", signingKeyCommands),
+		usageCommand(),
+		auditCommand(),
 	}
+}
+
+func commandGroup(name, short string, children func() []*cobra.Command) caddycmd.Command {
+	return caddycmd.Command{
+		Name: name, Usage: "<command>", Short: short, Long: short + "." + commandNotes,
+		CobraFunc: func(cmd *cobra.Command) { group(cmd, children()...) },
+	}
+}
+
+// topCommand is a leaf that stands beside the groups.
+func topCommand(l leaf, long string) caddycmd.Command {
+	return caddycmd.Command{Name: l.use, Short: l.short, Long: long + commandNotes, CobraFunc: l.grow}
 }
 
 const commandNotes = `
 
 The commands talk to the admin endpoint of a running server, found as Caddy's
 own commands find it: --address, else the one in --config, else the default.
+With --url they talk to a management API mounted elsewhere, as the key whose
+credential is in the environment variable WARDER_API_KEY or in a file.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or a refused value; 3 no Warder can
-be reached there; 4 no such key or organization; 5 refused by the state that it
-is in; 6 not allowed; 7 the server cannot answer now, try again.`
+be reached there; 4 no such key, organization or permission; 5 refused by the
+state that it is in; 6 not allowed; 7 the server cannot answer now, try again.`
 
-// leaf is one command. Its arguments are named in use; none is optional.
+// leaf is one command. Its arguments are named in use; none is optional, but
+// of a list, which ends in "...", the command itself judges how many there are.
 type leaf struct {
 	use   string
 	short string
@@ -71,25 +79,27 @@ type leaf struct {
 
 func (l leaf) command() *cobra.Command {
 	cmd := &cobra.Command{Use: l.use, Short: l.short}
-	flags := cmd.Flags()
-	flags.String("address", "", "Address of the admin endpoint (default "+caddy.DefaultAdminListen+")")
-	flags.StringP("config", "c", "", "Configuration file that names the admin endpoint, if --address does not")
-	flags.StringP("adapter", "a", "", "Adapter for --config")
-	flags.Bool("json", false, "Print the server's JSON: short for --format json")
-	flags.String("format", "", "table (default), json, or, where a secret is shown, env")
+	l.grow(cmd)
+	return cmd
+}
+
+// grow makes cmd the leaf.
+func (l leaf) grow(cmd *cobra.Command) {
+	connectionFlags(cmd)
+	cmd.Flags().Bool("json", false, "Print the server's JSON: short for --format json")
+	cmd.Flags().String("format", "", "table (default), json, or, where a secret is shown, env")
 	if l.flags != nil {
 		l.flags(cmd)
 	}
 	want := strings.Count(l.use, "<")
 	cmd.Args = cobra.ArbitraryArgs // counted below, where a refusal gets its exit code
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) != want {
+		if len(args) != want && !strings.Contains(l.use, "...") {
 			return fail(cmd, usagef("it is: %s", cmd.UseLine()))
 		}
 		return fail(cmd, l.execute(cmd, args))
 	}
 	cmd.SetFlagErrorFunc(failFlag)
-	return cmd
 }
 
 func (l leaf) execute(cmd *cobra.Command, args []string) error {
@@ -100,6 +110,10 @@ func (l leaf) execute(cmd *cobra.Command, args []string) error {
 	if err := s.connect(); err != nil {
 		return err
 	}
+	if err := s.openKeyFile(); err != nil {
+		return err
+	}
+	defer s.keyFile.close()
 	return l.run(s)
 }
 
@@ -123,39 +137,36 @@ func failFlag(cmd *cobra.Command, err error) error {
 
 // session is one run of a leaf.
 type session struct {
-	cmd    *cobra.Command
-	args   []string
-	client *managementapi.Client
-	format string
-	out    io.Writer
+	cmd         *cobra.Command
+	args        []string
+	client      *managementapi.Client
+	format      string
+	out         io.Writer
+	keyFile     *keyFile        // nil: secrets are printed
+	permissions permissionNames // nil: not asked for yet
 }
 
-// connect finds the admin endpoint as Caddy's own commands do.
-func (s *session) connect() error {
-	address, err := caddycmd.DetermineAdminAPIAddress(s.text("address"), nil, s.text("config"), s.text("adapter"))
-	if err != nil {
-		return fmt.Errorf("finding the admin endpoint: %w", err)
-	}
-	endpoint, err := endpointOf(address)
-	if err != nil {
-		return err
-	}
-	s.client = managementapi.NewClient(endpoint, adminPrefix+"/v1")
-	return nil
+// get, post and change call the routes.
+func (s *session) get(query url.Values, path ...string) (json.RawMessage, error) {
+	return s.client.Call(s.cmd.Context(), managementapi.Request{Method: http.MethodGet, Path: path, Query: query})
 }
 
-const defaultAdminPort = 2019
+func (s *session) post(body any, path ...string) (json.RawMessage, error) {
+	return s.client.Call(s.cmd.Context(), managementapi.Request{
+		Method: http.MethodPost, Path: path, Body: body, IdempotencyKey: s.text("idempotency-key"),
+	})
+}
 
-func endpointOf(address string) (managementapi.Endpoint, error) {
-	a, err := caddy.ParseNetworkAddressWithDefaults(address, "tcp", defaultAdminPort)
-	if err != nil || a.PortRangeSize() > 1 || a.IsFdNetwork() {
-		return managementapi.Endpoint{}, usagef("--address: %q is not the address of one endpoint, such as localhost:2019 or unix//run/warder.sock", address)
+// change calls a route of a thing that may be guarded by --if-match.
+func (s *session) change(method string, body any, path ...string) (json.RawMessage, error) {
+	r := managementapi.Request{Method: method, Path: path, Body: body}
+	if s.showsSecret() {
+		r.IdempotencyKey = s.text("idempotency-key")
 	}
-	if a.IsUnixNetwork() {
-		file, _, _ := strings.Cut(a.Host, "|") // without the permission bits
-		return managementapi.Endpoint{Network: "unix", Address: file}, nil
+	if revision := s.text("if-match"); revision != "" {
+		r.IfMatch = strconv.Quote(revision)
 	}
-	return managementapi.Endpoint{Network: a.Network, Address: a.JoinHostPort(0)}, nil
+	return s.client.Call(s.cmd.Context(), r)
 }
 
 // Flags that a leaf has not declared do not exist, so these cannot fail.
@@ -167,6 +178,11 @@ func (s *session) text(flag string) string {
 func (s *session) on(flag string) bool {
 	on, _ := s.cmd.Flags().GetBool(flag)
 	return on
+}
+
+func (s *session) number(flag string) int {
+	n, _ := s.cmd.Flags().GetInt(flag)
+	return n
 }
 
 func (s *session) list(flag string) []string {

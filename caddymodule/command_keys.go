@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,11 +16,12 @@ func keyCommands() []*cobra.Command {
 		secretLeaf(leaf{"create", "Makes a key and shows its secret, once", createKeyFlags, createKey}),
 		leaf{"list", "Lists keys", listKeysFlags, listKeys}.command(),
 		leaf{"get <id>", "Shows a key, without its secret", nil, getKey}.command(),
-		leaf{"update <id>", "Changes name, scopes or metadata", updateKeyFlags, updateKey}.command(),
+		leaf{"update <id>", "Changes what a key may do, its name or metadata", updateKeyFlags, updateKey}.command(),
 		secretLeaf(leaf{"rotate <id>", "Gives a key a new secret; the old one passes for the grace period", rotateKeyFlags, rotateKey}),
+		leaf{"grace <id>", "Moves the end of the grace period, in which a key's old secret passes", graceKeyFlags, graceKey}.command(),
 		secretLeaf(leaf{"regenerate <id>", "Gives a key a new access key and secret; all older is dead at once", regenerateKeyFlags, regenerateKey}),
 		leaf{"renew <id>", "Moves a key's expiry; an expired key lives again", renewKeyFlags, renewKey}.command(),
-		leaf{"delete <id>", "Deletes a key for good", nil, deleteKey}.command(),
+		leaf{"delete <id>...", "Deletes keys for good, by their ids or all that have expired", deleteKeysFlags, deleteKeys}.command(),
 	}
 	for _, verb := range [][2]string{
 		{"expire", "Ends a key's life now"},
@@ -41,16 +40,14 @@ func secretLeaf(l leaf) *cobra.Command {
 	cmd := l.command()
 	cmd.Annotations = map[string]string{annotationSecret: "yes"}
 	cmd.Flags().String("idempotency-key", "", "Makes a retry safe: the same value gets the same answer for ten minutes")
+	cmd.Flags().String("csv", "", "File to which the key is appended as CSV, instead of printing its secret")
 	return cmd
 }
 
 func createKeyFlags(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.String("name", "", "Name, unique in the organization")
-	flags.String("organization", "", "Owner (default \"default\"); made if it does not exist")
-	flags.String("type", "", "standard (default) or trial")
-	flags.StringArray("scope", nil, "Scope; repeat it for more")
-	flags.String("metadata", "", "JSON object, or @FILE")
+	declare(cmd, keyFields)
+	cmd.Flags().String("organization", "", "Owner (default \"default\"); made if it does not exist")
+	cmd.Flags().String("type", "", "standard (default) or trial")
 	expiryFlags(cmd)
 }
 
@@ -60,19 +57,9 @@ func expiryFlags(cmd *cobra.Command) {
 }
 
 func createKey(s *session) error {
-	key := map[string]any{}
-	if s.given("name") {
-		key["name"] = s.text("name")
-	}
-	if s.given("scope") {
-		key["scopes"] = s.scopes("scope")
-	}
-	if s.given("metadata") {
-		metadata, err := document("metadata", s.text("metadata"))
-		if err != nil {
-			return err
-		}
-		key["metadata"] = metadata
+	key, err := s.body(keyFields)
+	if err != nil {
+		return err
 	}
 	if err := s.expiry(key); err != nil {
 		return err
@@ -131,61 +118,33 @@ func listKeysFlags(cmd *cobra.Command) {
 	flags.String("organization", "", "Only keys of this organization")
 	flags.String("type", "", "Only standard or trial keys")
 	flags.String("state", "", "Only active, deactivated, expired or blocked keys")
-	flags.Int("limit", 0, "At most so many (default: all)")
+	flags.String("name", "", "Only keys of this name")
+	flags.String("permission", "", "Only keys that refer to this permission, by id or name")
+	flags.Bool("imported", false, "Only keys whose credential is one of another system")
+	limitFlag(cmd, 0, "all")
 }
 
-const keysPerCall = 1000
-
-// listKeys pages through everything, unless it is told how much is enough.
 func listKeys(s *session) error {
-	limit, _ := s.cmd.Flags().GetInt("limit")
-	if s.given("limit") && limit < 1 {
-		return usagef("--limit: must be at least 1")
-	}
-	query := url.Values{}
-	for _, filter := range []string{"organization", "type", "state"} {
-		if s.given(filter) {
-			query.Set(filter, s.text(filter))
-		}
-	}
-	var all []json.RawMessage
-	for more := true; more; {
-		size := keysPerCall
-		if limit > 0 {
-			size = min(size, limit-len(all))
-		}
-		query.Set("limit", strconv.Itoa(size))
-		raw, err := s.client.Call(s.cmd.Context(), managementapi.Request{Method: http.MethodGet, Path: []string{"keys"}, Query: query})
-		if err != nil {
-			return err
-		}
-		page, err := decode[struct {
-			Keys []json.RawMessage `json:"keys"`
-			Next string            `json:"next"`
-		}](raw)
-		if err != nil {
-			return err
-		}
-		all = append(all, page.Keys...)
-		query.Set("after", page.Next)
-		more = page.Next != "" && len(page.Keys) > 0 && (limit == 0 || len(all) < limit)
-	}
-	return s.printList(all)
-}
-
-func (s *session) printList(all []json.RawMessage) error {
-	list, err := json.Marshal(append([]json.RawMessage{}, all...))
+	limit, err := s.limit()
 	if err != nil {
 		return err
 	}
-	if s.format == formatJSON {
-		return s.printJSON(list)
+	query := s.filters("organization", "type", "state", "name")
+	if s.given("permission") {
+		id, err := s.permissionID("--permission", s.text("permission"), s.text("organization"))
+		if err != nil {
+			return err
+		}
+		query.Set("permission", id)
 	}
-	keys, err := decode[[]managementapi.Key](list)
+	if s.on("imported") {
+		query.Set("imported", "true")
+	}
+	all, err := s.all("keys", query, limit)
 	if err != nil {
 		return err
 	}
-	return s.printKeys(keys)
+	return printAll(s, all, keyHead, keyRow)
 }
 
 func getKey(s *session) error {
@@ -197,30 +156,21 @@ func getKey(s *session) error {
 }
 
 func updateKeyFlags(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.String("name", "", "New name; empty for none")
-	flags.StringArray("scope", nil, "New scopes instead of all present ones; repeat it for more, empty for none")
-	flags.String("metadata", "", "JSON merge patch, or @FILE; null for none")
-	flags.String("if-match", "", "Revision that the key must still have")
+	declare(cmd, keyFields)
+	ifMatchFlag(cmd)
+}
+
+func ifMatchFlag(cmd *cobra.Command) {
+	cmd.Flags().String("if-match", "", "Revision that it must still have")
 }
 
 func updateKey(s *session) error {
-	body := map[string]any{}
-	if s.given("name") {
-		body["name"] = s.text("name")
+	if err := s.checkKeyID(s.args[0]); err != nil {
+		return err
 	}
-	if s.given("scope") {
-		body["scopes"] = s.scopes("scope")
-	}
-	if s.given("metadata") {
-		patch, err := document("metadata", s.text("metadata"))
-		if err != nil {
-			return err
-		}
-		body["metadata"] = patch
-	}
-	if len(body) == 0 {
-		return usagef("nothing to change: give --name, --scope or --metadata")
+	body, err := s.patch(keyFields)
+	if err != nil {
+		return err
 	}
 	raw, err := s.callKey(http.MethodPatch, body)
 	if err != nil {
@@ -239,6 +189,36 @@ func rotateKey(s *session) error {
 		return err
 	}
 	return s.printIssued(raw)
+}
+
+func graceKeyFlags(cmd *cobra.Command) {
+	cmd.Flags().String("ends-at", "", "End as a time in RFC 3339")
+	cmd.Flags().String("ends-in", "", "End as a time from now, such as 90m, 6h or 2d; 0s ends it at once")
+}
+
+func graceKey(s *session) error {
+	body := map[string]any{}
+	switch {
+	case s.given("ends-at") == s.given("ends-in"):
+		return usagef("--ends-in: say when the old secret ends, such as --ends-in 2h, or with --ends-at")
+	case s.given("ends-at"):
+		at, err := s.moment("ends-at")
+		if err != nil {
+			return err
+		}
+		body["ends_at"] = at
+	default:
+		n, ok := seconds(s.text("ends-in"))
+		if !ok {
+			return usagef("--ends-in: must be a length of time such as 90m, 6h or 2d, in whole seconds")
+		}
+		body["ends_in_seconds"] = n
+	}
+	raw, err := s.callKey(http.MethodPost, body, "grace")
+	if err != nil {
+		return err
+	}
+	return s.printKey(raw)
 }
 
 func regenerateKeyFlags(cmd *cobra.Command) { expiryFlags(cmd) }
@@ -285,35 +265,17 @@ func changeKey(verb string) func(*session) error {
 	}
 }
 
-func deleteKey(s *session) error {
-	raw, err := s.callKey(http.MethodDelete, nil)
-	if err != nil {
-		return err
-	}
-	if s.format == formatJSON {
-		return s.printJSON(raw)
-	}
-	return s.print("deleted " + s.args[0] + "\n")
-}
-
-func (s *session) post(body any, path ...string) (json.RawMessage, error) {
-	return s.client.Call(s.cmd.Context(), managementapi.Request{
-		Method: http.MethodPost, Path: path, Body: body, IdempotencyKey: s.text("idempotency-key"),
-	})
-}
-
 // callKey calls a route of the key that the command names.
 func (s *session) callKey(method string, body any, below ...string) (json.RawMessage, error) {
-	id := s.args[0]
+	if err := s.checkKeyID(s.args[0]); err != nil {
+		return nil, err
+	}
+	return s.change(method, body, append([]string{"keys", s.args[0]}, below...)...)
+}
+
+func (s *session) checkKeyID(id string) error {
 	if !strings.HasPrefix(id, "key_") {
-		return nil, usagef("%q is no key id; it begins with key_, see keys list", id)
+		return usagef("%q is no key id; it begins with key_, see keys list", id)
 	}
-	r := managementapi.Request{Method: method, Path: append([]string{"keys", id}, below...), Body: body}
-	if s.showsSecret() {
-		r.IdempotencyKey = s.text("idempotency-key")
-	}
-	if revision := s.text("if-match"); revision != "" {
-		r.IfMatch = strconv.Quote(revision)
-	}
-	return s.client.Call(s.cmd.Context(), r)
+	return nil
 }

@@ -1,11 +1,10 @@
 package caddymodule
 
 import (
-	"encoding/json"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,113 +13,102 @@ import (
 
 func organizationCommands() []*cobra.Command {
 	return []*cobra.Command{
+		secretLeaf(leaf{"create <organization>", "Makes an organization and its first key, and shows the secret, once", createOrganizationFlags, createOrganization}),
 		leaf{"list", "Lists organizations and their defaults", nil, listOrganizations}.command(),
-		leaf{"update <organization>", "Changes an organization's defaults", updateOrganizationFlags, updateOrganization}.command(),
+		leaf{"get <organization>", "Shows an organization", nil, getOrganization}.command(),
+		leaf{"update <organization>", "Changes an organization's defaults and bounds", updateOrganizationFlags, updateOrganization}.command(),
+		leaf{"delete <organization>", "Deletes an organization that has no keys but its last", ifMatchFlag, deleteOrganization}.command(),
 	}
+}
+
+func createOrganizationFlags(cmd *cobra.Command) {
+	declare(cmd, organizationFields)
+	cmd.Flags().String("key-name", "", "Name of the first key")
+	cmd.Flags().StringArray("key-scope", nil, "Scope of the first key; repeat it for more")
+}
+
+func createOrganization(s *session) error {
+	body, err := s.body(organizationFields)
+	if err != nil {
+		return err
+	}
+	key := map[string]any{}
+	if s.given("key-name") {
+		key["name"] = s.text("key-name")
+	}
+	if s.given("key-scope") {
+		key["scopes"] = s.words("key-scope")
+	}
+	body["slug"], body["key"] = s.args[0], key
+	raw, err := s.post(body, "organizations")
+	if err != nil {
+		return err
+	}
+	return s.printIssued(raw)
 }
 
 func listOrganizations(s *session) error {
-	var all []json.RawMessage
-	query := url.Values{"limit": {strconv.Itoa(keysPerCall)}}
-	for more := true; more; {
-		raw, err := s.client.Call(s.cmd.Context(), managementapi.Request{Method: http.MethodGet, Path: []string{"organizations"}, Query: query})
-		if err != nil {
-			return err
-		}
-		page, err := decode[struct {
-			Organizations []json.RawMessage `json:"organizations"`
-			Next          string            `json:"next"`
-		}](raw)
-		if err != nil {
-			return err
-		}
-		all = append(all, page.Organizations...)
-		query.Set("after", page.Next)
-		more = page.Next != ""
+	all, err := s.all("organizations", nil, 0)
+	if err != nil {
+		return err
 	}
-	return s.printOrganizations(all)
+	return printAll(s, all, organizationHead, organizationRow)
+}
+
+func getOrganization(s *session) error {
+	raw, err := s.get(nil, "organizations", s.args[0])
+	if err != nil {
+		return err
+	}
+	return printOne(s, raw, describeOrganization)
 }
 
 func updateOrganizationFlags(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.String("default-expiry", "", "Life of new keys in days, such as 90d, or never")
-	flags.String("maximum-expiry", "", "Longest life that a key may get, in days, or none")
-	flags.StringArray("allowed-scope", nil, "Scope that keys may carry, instead of all present ones; repeat it for more, empty for none")
-	flags.Bool("allow-all-scopes", false, "Keys may carry every scope but warder:*")
-	flags.String("metadata", "", "JSON merge patch, or @FILE; null for none")
-	flags.String("if-match", "", "Revision that the organization must still have")
+	declare(cmd, organizationFields)
+	ifMatchFlag(cmd)
 }
 
 func updateOrganization(s *session) error {
-	body, err := s.organizationPatch()
+	body, err := s.patch(organizationFields)
 	if err != nil {
 		return err
 	}
-	r := managementapi.Request{Method: http.MethodPatch, Path: []string{"organizations", s.args[0]}, Body: body}
-	if revision := s.text("if-match"); revision != "" {
-		r.IfMatch = strconv.Quote(revision)
-	}
-	raw, err := s.client.Call(s.cmd.Context(), r)
+	raw, err := s.change(http.MethodPatch, body, "organizations", s.args[0])
 	if err != nil {
 		return err
 	}
-	if s.format == formatJSON {
-		return s.printJSON(raw)
-	}
-	return s.printOrganizations([]json.RawMessage{raw})
+	return printOne(s, raw, describeOrganization)
 }
 
-func (s *session) organizationPatch() (body map[string]any, err error) {
-	body = map[string]any{}
-	if s.given("default-expiry") {
-		if body["default_expiry_days"], err = daysOrNone("default-expiry", s.text("default-expiry"), "never"); err != nil {
-			return nil, err
-		}
+func deleteOrganization(s *session) error {
+	raw, err := s.change(http.MethodDelete, nil, "organizations", s.args[0])
+	if err != nil {
+		return err
 	}
-	if s.given("maximum-expiry") {
-		if body["maximum_expiry_days"], err = daysOrNone("maximum-expiry", s.text("maximum-expiry"), "none"); err != nil {
-			return nil, err
-		}
-	}
-	switch {
-	case s.on("allow-all-scopes") && s.given("allowed-scope"):
-		return nil, usagef("--allowed-scope and --allow-all-scopes exclude each other")
-	case s.on("allow-all-scopes"):
-		body["allowed_scopes"] = nil
-	case s.given("allowed-scope"):
-		body["allowed_scopes"] = s.scopes("allowed-scope")
-	}
-	if s.given("metadata") {
-		if body["metadata"], err = document("metadata", s.text("metadata")); err != nil {
-			return nil, err
-		}
-	}
-	if len(body) == 0 {
-		return nil, usagef("nothing to change: give --default-expiry, --maximum-expiry, --allowed-scope or --metadata")
-	}
-	return body, nil
+	return s.printDeleted(raw, s.args[0])
 }
 
-func (s *session) printOrganizations(all []json.RawMessage) error {
-	list, err := json.Marshal(append([]json.RawMessage{}, all...))
-	if err != nil {
-		return err
+func describeOrganization(o *managementapi.Organization) [][]string {
+	return [][]string{
+		{"Organization", o.Slug},
+		{"Default expiry", dayCount(o.DefaultExpiryDays, "never")},
+		{"Maximum expiry", dayCount(o.MaximumExpiryDays, "none")},
+		{"Grace period", graceText(o.GraceSeconds)},
+		{"Limit of each key", orNull(o.Limit, "none")},
+		{"Allowed scopes", allowed(o.AllowedScopes, "all but warder:*")},
+		{"Allowed permissions", allowed(o.AllowedPermissions, "all")},
+		{"Metadata", string(o.Metadata)},
+		{"Created at", instant(&o.CreatedAt)},
 	}
-	if s.format == formatJSON {
-		return s.printJSON(list)
+}
+
+var organizationHead = []string{"ORGANIZATION", "DEFAULT EXPIRY", "MAXIMUM EXPIRY", "GRACE PERIOD", "LIMIT", "ALLOWED SCOPES", "ALLOWED PERMISSIONS", "CREATED AT"}
+
+func organizationRow(o *managementapi.Organization) []string {
+	return []string{
+		o.Slug, dayCount(o.DefaultExpiryDays, "never"), dayCount(o.MaximumExpiryDays, "none"), graceText(o.GraceSeconds), orNull(o.Limit, "none"),
+		allowed(o.AllowedScopes, "all but warder:*"), allowed(o.AllowedPermissions, "all"), instant(&o.CreatedAt),
 	}
-	organizations, err := decode[[]managementapi.Organization](list)
-	if err != nil {
-		return err
-	}
-	rows := [][]string{{"ORGANIZATION", "DEFAULT EXPIRY", "MAXIMUM EXPIRY", "ALLOWED SCOPES", "CREATED AT"}}
-	for i := range organizations {
-		o := &organizations[i]
-		rows = append(rows, []string{
-			o.Slug, dayCount(o.DefaultExpiryDays, "never"), dayCount(o.MaximumExpiryDays, "none"), allowed(o.AllowedScopes), instant(&o.CreatedAt),
-		})
-	}
-	return s.printTable(rows)
 }
 
 func dayCount(days *int, none string) string {
@@ -130,9 +118,17 @@ func dayCount(days *int, none string) string {
 	return strconv.Itoa(*days) + "d"
 }
 
-func allowed(scopes []string) string {
-	if scopes == nil {
-		return "all but warder:*"
+func graceText(seconds *int) string {
+	if seconds == nil {
+		return "default"
 	}
-	return dash(strings.Join(scopes, " "))
+	return (time.Duration(*seconds) * time.Second).String()
+}
+
+// allowed shows a list that null leaves open.
+func allowed(list []string, open string) string {
+	if list == nil {
+		return open
+	}
+	return dash(strings.Join(list, " "))
 }

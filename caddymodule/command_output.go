@@ -99,11 +99,57 @@ func printable(text string) string {
 	}, text)
 }
 
-// printIssued prints a key with its secret.
+// printOne prints everything about one thing.
+func printOne[T any](s *session, raw json.RawMessage, describe func(*T) [][]string) error {
+	if s.format == formatJSON {
+		return s.printJSON(raw)
+	}
+	one, err := decode[T](raw)
+	if err != nil {
+		return err
+	}
+	return s.printTable(describe(&one))
+}
+
+// printAll prints many in one table.
+func printAll[T any](s *session, all []json.RawMessage, head []string, row func(*T) []string) error {
+	list, err := json.Marshal(append([]json.RawMessage{}, all...))
+	if err != nil {
+		return fmt.Errorf("reading the server's answer: %w", err)
+	}
+	if s.format == formatJSON {
+		return s.printJSON(list)
+	}
+	decoded, err := decode[[]T](list)
+	if err != nil {
+		return err
+	}
+	rows := [][]string{head}
+	for i := range decoded {
+		rows = append(rows, row(&decoded[i]))
+	}
+	return s.printTable(rows)
+}
+
+// printDeleted says that a thing is gone.
+func (s *session) printDeleted(raw json.RawMessage, name string) error {
+	if s.format == formatJSON {
+		return s.printJSON(raw)
+	}
+	return s.print("deleted " + printable(name) + "\n")
+}
+
+// printIssued prints a key with its secret, unless that goes into a file.
 func (s *session) printIssued(raw json.RawMessage) error {
 	key, err := decode[managementapi.IssuedKey](raw)
 	if err != nil {
 		return err
+	}
+	if s.keyFile != nil {
+		if err := s.keyFile.append(&key); err != nil {
+			return err
+		}
+		return s.printTable(describe(&key.Key))
 	}
 	if f, ok := s.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		s.cmd.PrintErrln("The secret is shown only now. Keep it in a safe place.")
@@ -128,7 +174,7 @@ func environment(key *managementapi.IssuedKey) string {
 	for _, v := range [][2]string{
 		{"WARDER_KEY_ID", string(key.ID)},
 		{"WARDER_API_KEY", key.APIKey.Reveal()},
-		{"WARDER_ACCESS_KEY", string(key.AccessKey)},
+		{"WARDER_ACCESS_KEY", accessKey(&key.Key)},
 		{"WARDER_SECRET_KEY", key.SecretKey.Reveal()},
 	} {
 		fmt.Fprintf(&b, "export %s=%s\n", v[0], shellQuoted(v[1]))
@@ -139,16 +185,7 @@ func environment(key *managementapi.IssuedKey) string {
 func shellQuoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 // printKey prints everything about one key.
-func (s *session) printKey(raw json.RawMessage) error {
-	if s.format == formatJSON {
-		return s.printJSON(raw)
-	}
-	key, err := decode[managementapi.Key](raw)
-	if err != nil {
-		return err
-	}
-	return s.printTable(describe(&key))
-}
+func (s *session) printKey(raw json.RawMessage) error { return printOne(s, raw, describe) }
 
 func describe(k *managementapi.Key) [][]string {
 	rows := [][]string{
@@ -158,32 +195,42 @@ func describe(k *managementapi.Key) [][]string {
 		{"Type", k.Type},
 		{"State", k.State},
 		{"Scopes", dash(strings.Join(k.Scopes, " "))},
+		{"Permissions", dash(strings.Join(k.Permissions, " "))},
+		{"Networks", orWord(strings.Join(k.Networks, " "), "any")},
+		{"Limit", orNull(k.Limit, "the organization's")},
 		{"Expiry", k.Expires},
 		{"Expires at", instant(k.ExpiresAt)},
 		{"Created at", instant(&k.CreatedAt)},
+		{"Last used at", instant(k.LastUsedAt)},
 		{"Metadata", string(k.Metadata)},
 		{"Generation", strconv.FormatUint(k.Generation, 10)},
 	}
-	if k.GraceEnd != nil {
-		rows = append(rows, []string{"Old secret until", instant(k.GraceEnd)})
+	if k.Previous != nil && k.GraceEnd != nil {
+		rows = append(rows,
+			[]string{"Old secret until", instant(k.GraceEnd)},
+			[]string{"Old secret last used at", instant(k.Previous.LastUsedAt)})
 	}
 	if k.Blocked && k.Deactivated {
 		rows = append(rows, []string{"Deactivated too", "yes"}) // unblocking alone will not let it pass
 	}
-	return append(rows, []string{"Access key", string(k.AccessKey)})
+	return append(rows, []string{"Access key", accessKey(k)})
 }
 
-// printKeys prints keys in one table.
-func (s *session) printKeys(keys []managementapi.Key) error {
-	rows := [][]string{{"ID", "NAME", "ORGANIZATION", "TYPE", "STATE", "EXPIRY", "SCOPES", "ACCESS KEY"}}
-	for i := range keys {
-		k := &keys[i]
-		rows = append(rows, []string{
-			string(k.ID), dash(k.Name), k.Organization, k.Type, k.State, k.Expires,
-			dash(strings.Join(k.Scopes, " ")), string(k.AccessKey),
-		})
+var keyHead = []string{"ID", "NAME", "ORGANIZATION", "TYPE", "STATE", "EXPIRY", "SCOPES", "ACCESS KEY", "LAST USED AT"}
+
+func keyRow(k *managementapi.Key) []string {
+	return []string{
+		string(k.ID), dash(k.Name), k.Organization, k.Type, k.State, k.Expires,
+		dash(strings.Join(k.Scopes, " ")), accessKey(k), instant(k.LastUsedAt),
 	}
-	return s.printTable(rows)
+}
+
+// accessKey says of a credential from another system that it has none.
+func accessKey(k *managementapi.Key) string {
+	if k.Imported {
+		return "(imported)"
+	}
+	return string(k.AccessKey)
 }
 
 // printChanged prints a key after a change of its state.
@@ -191,23 +238,36 @@ func (s *session) printChanged(raw json.RawMessage) error {
 	if s.format == formatJSON {
 		return s.printJSON(raw)
 	}
-	key, err := decode[managementapi.Key](raw)
-	if err != nil {
-		return err
-	}
-	return s.printKeys([]managementapi.Key{key})
+	return printAll(s, []json.RawMessage{raw}, keyHead, keyRow)
 }
 
-func dash(text string) string {
+func orWord(text, word string) string {
 	if text == "" {
-		return "-"
+		return word
 	}
 	return text
 }
+
+func orNull(text *string, word string) string {
+	if text == nil {
+		return word
+	}
+	return *text
+}
+
+func dash(text string) string { return orWord(text, "-") }
 
 func instant(t *time.Time) string {
 	if t == nil || t.IsZero() {
 		return "-"
 	}
 	return t.UTC().Format(time.RFC3339)
+}
+
+// emptyInstant is for programs: none is the empty text.
+func emptyInstant(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return instant(t)
 }

@@ -1,7 +1,10 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,11 +16,12 @@ func signingKeyCommands() []*cobra.Command {
 	return []*cobra.Command{
 		leaf{"list", "Lists the keys that sign access tokens", nil, listSigningKeys}.command(),
 		leaf{"rotate", "Lets the next key sign", rotateSigningKeysFlags, rotateSigningKeys}.command(),
+		leaf{"interval <days>", "Changes how often the next key takes over", nil, setSigningKeyInterval}.command(),
 	}
 }
 
 func listSigningKeys(s *session) error {
-	raw, err := s.client.Call(s.cmd.Context(), managementapi.Request{Method: http.MethodGet, Path: []string{"signing-keys"}})
+	raw, err := s.get(nil, "signing-keys")
 	if err != nil {
 		return err
 	}
@@ -39,7 +43,10 @@ func listSigningKeys(s *session) error {
 			k.KID, k.Algorithm, k.Role, instant(&k.Created), instant(&k.Activated), instant(&k.ActivatesAt), instant(&until), instant(&k.DropsAt),
 		})
 	}
-	return s.printTable(rows)
+	if err := s.printTable(rows); err != nil {
+		return err
+	}
+	return s.print(fmt.Sprintf("The next key takes over every %d days, and at %s.\n", ring.Interval, instant(&ring.RotatesAt)))
 }
 
 func rotateSigningKeysFlags(cmd *cobra.Command) {
@@ -63,4 +70,19 @@ func rotateSigningKeys(s *session) error {
 		verb = "is published and will sign from "
 	}
 	return s.print(printable(done.KID) + " " + verb + instant(&done.SignsAt) + "\n")
+}
+
+func setSigningKeyInterval(s *session) error {
+	n, err := strconv.Atoi(strings.TrimSuffix(s.args[0], "d"))
+	if err != nil {
+		return usagef("%q is no number of days such as 42", s.args[0])
+	}
+	raw, err := s.change(http.MethodPatch, map[string]any{"signing_key_interval_days": n}, "settings")
+	if err != nil {
+		return err
+	}
+	if s.format == formatJSON {
+		return s.printJSON(raw)
+	}
+	return s.print(fmt.Sprintf("The next key takes over every %d days.\n", n))
 }
