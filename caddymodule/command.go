@@ -42,6 +42,7 @@ func Commands() []caddycmd.Command {
 		commandGroup("signing-keys", "Lists and rotates the keys that sign access tokens", signingKeyCommands),
 		usageCommand(),
 		auditCommand(),
+		importCommand(),
 	}
 }
 
