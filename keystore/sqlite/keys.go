@@ -131,7 +131,7 @@ func (t *tx) PutKey(r *keystore.Record) error {
 // permitName keeps names unique among an organization's living keys, and
 // refuses an organization that does not exist.
 func (t *tx) permitName(r, before *keystore.Record) error {
-	if r.Organization != before.Organization {
+	if r.Organization != before.Organization && !t.owners[r.Organization] {
 		if _, err := t.Organization(r.Organization); err != nil {
 			return fmt.Errorf("writing key %s: %w", r.ID, err)
 		}

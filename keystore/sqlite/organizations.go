@@ -42,6 +42,7 @@ func (t *tx) Organization(slug string) (keystore.Organization, error) {
 	if !found {
 		return keystore.Organization{}, fmt.Errorf("reading organization %s: %w", slug, keystore.ErrOrganizationNotFound)
 	}
+	t.owners[slug] = true
 	return o, nil
 }
 
@@ -115,5 +116,6 @@ func (t *tx) DeleteOrganization(slug string) error {
 	if _, err := t.log(keystore.KindOrganization, slug, nil); err != nil {
 		return err
 	}
+	delete(t.owners, slug)
 	return t.exec("deleting an organization", t.store.write.deleteOrganization, int64(before.Number))
 }

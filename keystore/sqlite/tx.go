@@ -26,6 +26,9 @@ type tx struct {
 	head   keystore.Position
 	dirty  bool
 	failed error
+
+	statements map[*sql.Stmt]*sql.Stmt // of the store, as they are in this transaction
+	owners     map[string]bool         // organizations that were seen to exist
 }
 
 // Transact implements keystore.Transactor. fn runs once.
@@ -45,7 +48,7 @@ func (s *Store) transact(ctx context.Context, fn func(*tx) error) (keystore.Revi
 		return 0, s.failure(ctx, doing, err)
 	}
 	defer sqlTx.Rollback() // does nothing after a commit
-	t := &tx{ctx: ctx, store: s, sql: sqlTx}
+	t := &tx{ctx: ctx, store: s, sql: sqlTx, statements: map[*sql.Stmt]*sql.Stmt{}, owners: map[string]bool{}}
 	if t.head, err = s.readHead(calm, sqlTx.Stmt(s.write.head)); err != nil {
 		return 0, s.failure(ctx, doing, err)
 	}
@@ -89,12 +92,23 @@ func (t *tx) fail(doing string, err error) error {
 	return t.failed
 }
 
+// statement returns st as it is in the transaction. A thousand keys need it a
+// thousand times.
+func (t *tx) statement(st *sql.Stmt) *sql.Stmt {
+	here, ok := t.statements[st]
+	if !ok {
+		here = t.sql.Stmt(st)
+		t.statements[st] = here
+	}
+	return here
+}
+
 func (t *tx) exec(doing string, st *sql.Stmt, args ...any) error {
 	if err := t.usable(doing); err != nil {
 		return err
 	}
 	t.dirty = true
-	if _, err := t.sql.Stmt(st).Exec(args...); err != nil {
+	if _, err := t.statement(st).Exec(args...); err != nil {
 		return t.fail(doing, err)
 	}
 	return nil
@@ -106,7 +120,7 @@ func (t *tx) insert(doing string, st *sql.Stmt, args ...any) (keystore.Number, e
 		return 0, err
 	}
 	t.dirty = true
-	result, err := t.sql.Stmt(st).Exec(args...)
+	result, err := t.statement(st).Exec(args...)
 	if err != nil {
 		return 0, t.fail(doing, err)
 	}
@@ -122,7 +136,7 @@ func (t *tx) row(doing string, st *sql.Stmt, to []any, args ...any) (bool, error
 	if err := t.usable(doing); err != nil {
 		return false, err
 	}
-	err := t.sql.Stmt(st).QueryRow(args...).Scan(to...)
+	err := t.statement(st).QueryRow(args...).Scan(to...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
