@@ -98,6 +98,8 @@ var callerTable = []errorRow{
 	{keystore.ErrSuperseded, http.StatusUnauthorized, "invalid_token", "the secret was replaced by a newer one"},
 	{keystore.ErrTokenExpired, http.StatusUnauthorized, "invalid_token", "the access token is expired"},
 	{keystore.ErrTokenRevoked, http.StatusUnauthorized, "invalid_token", "the access token was revoked"},
+	{keystore.ErrLimited, http.StatusTooManyRequests, "too_many_requests", "the key that calls is used more often than it may; try again after Retry-After"},
+	{keystore.ErrPermission, http.StatusForbidden, "access_denied", "no permission of the key that calls allows this"},
 	{keystore.ErrNetwork, http.StatusForbidden, "access_denied", "the key that calls may not be used from this address"},
 }
 

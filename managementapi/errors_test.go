@@ -66,6 +66,27 @@ func TestCallerThatCannotBeTold(t *testing.T) {
 	}
 }
 
+// What is wrong with the caller's own key is said of that, and not of the key
+// that it asks about.
+func TestWhyACallerIsNotIdentified(t *testing.T) {
+	g := newRig(t)
+	path := "/keys/" + string(g.make(`{}`).ID) + "/rotate"
+	for _, row := range callerTable {
+		g.refuseCallers(fmt.Errorf("authenticating: %w", row.err))
+		r := g.send("POST", path, "")
+		if p := r.refused(row.status, row.code, ""); p.Detail != row.detail || row.status/100 != 4 || row.status == 409 {
+			t.Errorf("%v: %+v", row.err, p)
+		}
+		if named := strings.Contains(r.header.Get("WWW-Authenticate"), `error="invalid_token"`); named != (row.status == 401) {
+			t.Errorf("%v: %v", row.err, r.header)
+		}
+	}
+	g.refuseCallers(keystore.ErrNoCredential)
+	if r := g.send("POST", path, ""); r.header.Get("WWW-Authenticate") != `Bearer realm="warder"` {
+		t.Errorf("%v", r.header)
+	}
+}
+
 func TestErrorTableIsWhole(t *testing.T) {
 	seen := make(map[string]string)
 	for _, row := range errorTable {

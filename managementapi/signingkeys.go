@@ -55,7 +55,8 @@ func (a *API) rotateSigningKeys(c *call) (answer, error) {
 	if emergency.value {
 		rotate, operation = a.Rotation.RotateEmergency, "signing_keys.emergency"
 	}
-	done, err := rotate(c.Context(), c.caller.Attribution(operation), c.now) // a refusal is noted as of a call that reached no verb
+	// A refusal of the ring is not yet noted, so this is no attempt in the sense of call.
+	done, err := rotate(c.Context(), c.caller.Attribution(operation), c.now)
 	if err != nil {
 		return answer{}, err
 	}
