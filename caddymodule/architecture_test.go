@@ -17,15 +17,16 @@ const modulePath = "github.com/warderhq/warder"
 // arrows are the packages of ours that a package may import. One that is not
 // here may import none.
 var arrows = map[string][]string{
-	".":                     {"caddymodule"},
-	"cmd/warder":            {"caddymodule"},
-	"caddymodule":           {"managementapi", "managementapi/dialect", "tokenissuer", "keystore", "keystore/sqlite"},
-	"managementapi":         {"tokenissuer", "keystore"},
-	"managementapi/dialect": {"managementapi", "tokenissuer", "keystore"},
-	"tokenissuer":           {"keystore"},
-	"keystore":              nil,
-	"keystore/sqlite":       {"keystore"},
-	"keystore/storetest":    {"keystore"},
+	".":                                 {"caddymodule"},
+	"cmd/warder":                        {"caddymodule"},
+	"caddymodule":                       {"managementapi", "managementapi/dialect", "tokenissuer", "keystore", "keystore/sqlite"},
+	"managementapi":                     {"tokenissuer", "keystore"},
+	"managementapi/dialect":             {"managementapi", "tokenissuer", "keystore"},
+	"managementapi/dialect/dialecttest": {"tokenissuer", "keystore", "keystore/sqlite"},
+	"tokenissuer":                       {"keystore"},
+	"keystore":                          nil,
+	"keystore/sqlite":                   {"keystore"},
+	"keystore/storetest":                {"keystore"},
 }
 
 const caddyPrefix = "github.com/caddyserver/"
@@ -40,8 +41,8 @@ var confined = map[string][]string{
 	"go.uber.org/zap":                {"caddymodule"},
 	"github.com/prometheus/":         {"caddymodule"},
 	"github.com/spf13/cobra":         {"caddymodule"},
-	"net/http":                       {"caddymodule", "cmd/warder", "managementapi", "managementapi/dialect", "tokenissuer"},
-	"testing":                        {"keystore/storetest"},
+	"net/http":                       {"caddymodule", "cmd/warder", "managementapi", "managementapi/dialect", "managementapi/dialect/dialecttest", "tokenissuer"},
+	"testing":                        {"keystore/storetest", "managementapi/dialect/dialecttest"},
 }
 
 // TestArrows holds the shape of the house: who may know of whom.

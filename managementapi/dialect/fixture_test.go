@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/warderhq/warder/keystore"
 	"github.com/warderhq/warder/keystore/sqlite"
+	"github.com/warderhq/warder/managementapi/dialect/dialecttest"
 	"github.com/warderhq/warder/tokenissuer"
 )
 
@@ -26,12 +26,14 @@ type rig struct {
 	url      string
 	service  *keystore.Service
 	store    *sqlite.Store
-	auth     *keystore.Authenticator
 	keyring  *tokenissuer.Keyring
 	issuer   *tokenissuer.Issuer
 	rotation *tokenissuer.Rotation
 	config   Config
 	stop     func() // ends the follower: what is committed does not come into force
+
+	identify     func(*http.Request, string) (keystore.Caller, error)
+	authenticate func(*http.Request, keystore.Presented) (keystore.Principal, error)
 
 	mu     sync.Mutex // guards logged
 	logged []string
@@ -47,39 +49,13 @@ const (
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	secret := keystore.NewStoreSecret()
-	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "warder.db"), func() (keystore.SealedSecret, error) {
-		return keystore.SealStoreSecret(keystore.NewMasterKey(), secret)
-	})
-	check(t, err)
-	t.Cleanup(func() { _ = store.Close() })
-	keyring, err := tokenissuer.NewKeyring(tokenissuer.KeyringConfig{Secret: secret})
-	check(t, err)
-	issuer, err := tokenissuer.NewIssuer(tokenissuer.IssuerConfig{Keyring: keyring, URL: "http://issuer.example", TTL: LyveTokenLife})
-	check(t, err)
-	lease := new(keystore.Lease)
-	view := keystore.NewView(store, lease, 1000)
-	directory, rulebook := new(keystore.Directory), new(keystore.Rulebook)
-	follower := keystore.NewFollower(store, lease, 0, func(err error) { t.Error(err) }, view, directory, rulebook, keyring)
-	rotation := tokenissuer.NewRotation(tokenissuer.RotationConfig{Keyring: keyring, Store: store, Follower: follower})
-	check(t, rotation.Ensure(t.Context(), time.Now()))
-	check(t, follower.Start(t.Context()))
-
-	credentials := keystore.NewCredentials(secret)
-	g := &rig{t: t, store: store, keyring: keyring, issuer: issuer, rotation: rotation}
-	g.service = &keystore.Service{
-		Store: store, Follower: follower, Credentials: credentials, Replays: keystore.NewReplays(secret),
-		Meters: view.Meters(), Directory: directory, Rulebook: rulebook,
-		Policy: keystore.Policy{Prefix: keystore.DefaultPrefix, Grace: keystore.DefaultGrace},
+	n := dialecttest.NewNode(t, LyveTokenLife)
+	g := &rig{
+		t: t, service: n.Service, store: n.Store, keyring: n.Keyring, issuer: n.Issuer, rotation: n.Rotation,
+		identify: n.Identify, authenticate: n.Authenticate, stop: n.Stop,
 	}
-	g.auth = &keystore.Authenticator{View: view, Credentials: credentials, Tokens: issuer}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { follower.Run(ctx) })
-	g.stop = func() { cancel(); running.Wait() }
-	t.Cleanup(g.stop)
 	g.config = Config{
-		Service: g.service, SigningKeys: keyring, Rotation: rotation, Tokens: issuer,
+		Service: g.service, SigningKeys: n.Keyring, Rotation: n.Rotation, Tokens: n.Issuer,
 		Identify: g.identify, Authenticate: g.authenticate, Accounts: []string{"default", "acme"}, Log: g.log,
 	}
 	g.serve()
@@ -114,22 +90,6 @@ func (g *rig) serve() {
 	}))
 	g.t.Cleanup(server.Close)
 	g.url = server.URL
-}
-
-func (g *rig) identify(r *http.Request, authorization string) (keystore.Caller, error) {
-	presented, err := keystore.ParseAuthorization(keystore.DefaultPrefix, authorization)
-	if err != nil {
-		return keystore.Caller{}, err
-	}
-	p, err := g.auth.Authenticate(r.Context(), presented, time.Now())
-	if err != nil {
-		return keystore.Caller{}, err
-	}
-	return keystore.Caller{Actor: string(p.Record.ID), From: r.RemoteAddr, Organization: p.Record.Organization, Scopes: p.Scopes}, nil
-}
-
-func (g *rig) authenticate(r *http.Request, presented keystore.Presented) (keystore.Principal, error) {
-	return g.auth.Authenticate(r.Context(), presented, time.Now())
 }
 
 func (g *rig) log(_ *http.Request, err error) {
