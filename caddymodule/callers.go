@@ -60,7 +60,7 @@ func (c *callers) identify(r *http.Request, authorization string) (keystore.Call
 		return keystore.Caller{}, err
 	}
 	caller := keystore.Caller{Actor: string(p.Record.ID), Organization: p.Record.Organization, Scopes: p.Scopes}
-	if from := clientAddress(r.Context()); from.IsValid() {
+	if from := clientAddress(r); from.IsValid() {
 		caller.From = from.String()
 	}
 	return caller, nil
@@ -72,7 +72,7 @@ func (c *callers) identify(r *http.Request, authorization string) (keystore.Call
 func (c *callers) authenticate(r *http.Request, presented keystore.Presented) (keystore.Principal, error) {
 	now := time.Now()
 	p, err := c.gate.authenticator.Authenticate(r.Context(), presented, now)
-	if err == nil && !p.Record.Networks.Contain(clientAddress(r.Context())) {
+	if err == nil && !p.Record.Networks.Contain(clientAddress(r)) {
 		err = keystore.ErrNetwork
 	}
 	if err != nil {
