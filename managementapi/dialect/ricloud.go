@@ -293,7 +293,7 @@ func withoutTrailingComma(text []byte) []byte {
 		case b == '"':
 			inString, comma = !inString, -1
 		case inString || b == ' ' || b == '\t' || b == '\r' || b == '\n':
-		case (b == '}' || b == ']') && comma >= 0 && found < 0:
+		case (b == '}' || b == ']') && comma >= 0:
 			comma, found = -1, comma
 		case b == ',':
 			comma = i

@@ -186,6 +186,7 @@ func TestRicloudRefusals(t *testing.T) {
 	g := newRig(t)
 	token := g.organization(keystore.Organization{Slug: "acme"}, keystore.ScopeKeys).APIKey.Reveal()
 	others := g.key(keystore.NewKey{}).Record.Number
+	g.key(keystore.NewKey{Organization: "acme"}) // the next that the caller sees
 	for _, id := range []string{"0", "-1", "x", "01", "+1", "999", "99999999999999999999", strconv.Itoa(int(others)), "key_abc"} {
 		g.ricloud(token, "GET", "/keys/"+id, "").is(404, `"error":"key_not_found"`)
 		g.ricloud(token, "POST", "/keys/"+id, "{}").is(404, `"params":{}`)
