@@ -93,6 +93,37 @@ func TestNetworksBehindTrustedProxies(t *testing.T) {
 	wantRefusal(t, "the proxy itself", w.get("/", c.token()), strangeNetwork)
 }
 
+// A pair that was stolen from an allowed network is not traded elsewhere for a
+// token, and the answer does not tell a thief that it is good. What a token
+// of the key is, everybody learns who may ask, from wherever.
+func TestTokenEndpointAsksNetworks(t *testing.T) {
+	w := start(t, strings.Replace(guarded("", ""), "\twarder {", trusting+"\twarder {", 1))
+	c, other := w.create(nil), w.create(nil)
+	minted := w.accessToken(c, "")
+	w.edit(c, func(e *keystore.Editable) { e.Networks = []string{"203.0.113.0/24"} })
+	const form = "Content-Type: application/x-www-form-urlencoded"
+	trade := func(secret credential, headers ...string) response {
+		body := "grant_type=client_credentials&client_id=" + string(c.AccessKey) + "&client_secret=" + secret.SecretKey.Reveal()
+		return w.do(http.MethodPost, "http://"+w.gate+"/token", body, append(headers, form)...)
+	}
+	wrong := trade(other)
+	wantStatus(t, "a wrong secret", wrong, http.StatusUnauthorized)
+	for name, r := range map[string]response{"elsewhere": trade(c), "elsewhere, forwarded": trade(c, "X-Forwarded-For: 198.51.100.7")} {
+		wantStatus(t, name, r, http.StatusUnauthorized)
+		if r.Text != wrong.Text || r.Header.Get("WWW-Authenticate") != wrong.Header.Get("WWW-Authenticate") {
+			t.Errorf("%s: %s, and a wrong secret %s", name, r.Text, wrong.Text)
+		}
+	}
+	wantStatus(t, "where it may be used", trade(c, "X-Forwarded-For: 203.0.113.7"), http.StatusOK)
+	for verb, header := range map[string]string{"introspect": c.basic(), "revoke": c.basic()} {
+		wantStatus(t, verb+" from elsewhere", w.do(http.MethodPost, "http://"+w.gate+"/"+verb, "token="+minted, header, form), http.StatusUnauthorized)
+	}
+	about := w.do(http.MethodPost, "http://"+w.gate+"/introspect", "token="+minted, other.basic(), form)
+	if wantStatus(t, "introspection", about, http.StatusOK); !strings.Contains(about.Text, `"active":true`) {
+		t.Errorf("introspection from elsewhere says %s", about.Text)
+	}
+}
+
 // A request whose address nobody knows lies in no network.
 func TestUnknownAddressLiesInNoNetwork(t *testing.T) {
 	w := start(t, guarded("", ""))

@@ -3,12 +3,10 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/warderhq/warder/managementapi/dialect"
-	"github.com/warderhq/warder/tokenissuer"
 )
 
 // Dialect is the wire of another system, spoken beside the management API so
@@ -49,28 +47,14 @@ func (d *Dialect) provision(ctx caddy.Context, app *App, callers *callers) (*dia
 			return nil, err
 		}
 	case dialectLyve:
-		tokens, err := app.Issuer.lasting(app.engine, dialect.LyveTokenLife)
+		if app.Issuer == nil {
+			break // it gives out no tokens
+		}
+		tokens, err := app.Issuer.minting(app.engine, dialect.LyveTokenLife)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("issuing tokens: %w", err)
 		}
-		if tokens != nil { // else the interface would not be nil
-			cfg.Tokens = tokens
-		}
+		cfg.Tokens = tokens
 	}
 	return dialect.New(d.Name, cfg)
-}
-
-// lasting returns an issuer of tokens that live longer than those of the token
-// endpoint, and are good wherever those are; nil without an issuer.
-func (i *Issuer) lasting(e *engine, life time.Duration) (*tokenissuer.Issuer, error) {
-	if i == nil {
-		return nil, nil
-	}
-	issuer, err := tokenissuer.NewIssuer(tokenissuer.IssuerConfig{
-		Keyring: e.keyring, URL: i.URL, TTL: life, Audience: i.Audience,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("issuing tokens of %v: %w", life, err)
-	}
-	return issuer, nil
 }

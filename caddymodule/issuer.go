@@ -48,10 +48,16 @@ func (i *Issuer) provision(e *engine) (err error) {
 			return fmt.Errorf("algorithm: %w", err)
 		}
 	}
-	i.issuer, err = tokenissuer.NewIssuer(tokenissuer.IssuerConfig{
-		Keyring: e.keyring, URL: i.URL, TTL: time.Duration(i.TokenTTL), Audience: i.Audience, Resources: i.Resources,
-	})
+	i.issuer, err = i.minting(e, time.Duration(i.TokenTTL))
 	return err
+}
+
+// minting returns an issuer of tokens that live at most so long. Whichever
+// mints a token, every gate of the app accepts it.
+func (i *Issuer) minting(e *engine, ttl time.Duration) (*tokenissuer.Issuer, error) {
+	return tokenissuer.NewIssuer(tokenissuer.IssuerConfig{
+		Keyring: e.keyring, URL: i.URL, TTL: ttl, Audience: i.Audience, Resources: i.Resources,
+	})
 }
 
 // start makes the algorithm the one of keys to come.

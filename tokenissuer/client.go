@@ -109,6 +109,9 @@ func (e *Endpoints) authenticate(r *http.Request, c client, now time.Time) (keys
 		}
 	}
 	principal, err := e.authenticator.Authenticate(r.Context(), c.presented, now)
+	if err == nil && !principal.Record.Networks.Contain(e.peer(r)) {
+		err = keystore.ErrNetwork // what was stolen from an allowed network is traded nowhere else
+	}
 	switch {
 	case err == nil:
 		return principal, nil
@@ -138,7 +141,7 @@ func isOutage(err error) bool {
 func isDenial(err error) bool {
 	for _, denial := range [...]error{
 		keystore.ErrNoCredential, keystore.ErrMalformed, keystore.ErrInvalid, keystore.ErrBlocked, keystore.ErrExpired,
-		keystore.ErrDeactivated, keystore.ErrSuperseded, keystore.ErrTokenExpired, keystore.ErrTokenRevoked,
+		keystore.ErrDeactivated, keystore.ErrSuperseded, keystore.ErrTokenExpired, keystore.ErrTokenRevoked, keystore.ErrNetwork,
 	} {
 		if errors.Is(err, denial) {
 			return true

@@ -18,7 +18,8 @@ const (
 )
 
 // TestKill: the process is killed while clients create, rotate and block.
-// What was acknowledged before is there after, whatever came between.
+// What was acknowledged before is there after, whatever came between, and every
+// change has its line in the audit log.
 func TestKill(t *testing.T) {
 	seed := newSeed(t, "WARDER_CRASH_SEED")
 	s := newSite(t, example(t))
@@ -45,6 +46,7 @@ func TestKill(t *testing.T) {
 	s.start()
 	together(all, func(o *operator) { o.settle(); o.recall(len(o.held)) }) // everything that was ever acknowledged
 	checkCount(t, s, all)
+	checkAudit(t, s, all)
 }
 
 func together(all []*operator, do func(*operator)) {
