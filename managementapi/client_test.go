@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/warderhq/warder/keystore"
 )
 
 func (g *rig) client() *Client {
@@ -85,6 +88,49 @@ func TestClientReachesNobody(t *testing.T) {
 		_, err := NewClient(e, "/v1").Call(t.Context(), Request{Method: "GET", Path: []string{"keys"}})
 		if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), e.Address) || strings.Contains(err.Error(), "http://") {
 			t.Errorf("%v", err)
+		}
+	}
+}
+
+// A credential goes to the mount that was named, over TLS or not at all, and a
+// refusal says when to come again.
+func TestRemoteClient(t *testing.T) {
+	const credential = "wdr_remote"
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if got := r.Header.Get("Authorization"); got != "Bearer "+credential || r.Header.Get("Origin") != "" {
+			t.Errorf("%q %v", got, r.Header)
+		}
+		w.Header().Set("Content-Type", problemType)
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(http.StatusTooManyRequests)
+		fmt.Fprint(w, `{"status":429,"code":"too_many_requests","detail":"later"}`)
+	}))
+	defer s.Close()
+	c, err := NewRemoteClient(s.URL+"/v1/", credential)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Call(t.Context(), Request{Method: "GET", Path: []string{"keys"}}); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("a certificate of nobody: %v", err)
+	}
+	c.http.Transport.(*http.Transport).TLSClientConfig = s.Client().Transport.(*http.Transport).TLSClientConfig
+	var p *Problem
+	if _, err := c.Call(t.Context(), Request{Method: "GET", Path: []string{"keys"}}); !errors.As(err, &p) || p.RetryAfter != 7*time.Second {
+		t.Errorf("%v", err)
+	}
+	for _, base := range []string{"http://keys.example.com/v1", "http://localhost.example.com", "ftp://localhost", "https://", "//host", "https://u:p@host", "https://host/?a=b", "https://host/#a", "http://127.0.0.1.example.com", "\x00"} {
+		if _, err := NewRemoteClient(base, credential); err == nil || strings.Contains(err.Error(), credential) {
+			t.Errorf("%q: %v", base, err)
+		}
+	}
+	for _, wrong := range []keystore.Secret{"", "two words", "line\nbreak", "ümlaut", keystore.Secret(strings.Repeat("x", keystore.MaximumCredential+1))} {
+		if _, err := NewRemoteClient("https://host", wrong); err == nil {
+			t.Errorf("a credential of %d bytes is taken", len(wrong))
+		}
+	}
+	for _, base := range []string{"http://localhost:1/v1", "http://127.0.0.9", "http://[::1]:1", "https://host/v1"} {
+		if _, err := NewRemoteClient(base, credential); err != nil {
+			t.Errorf("%q: %v", base, err)
 		}
 	}
 }
