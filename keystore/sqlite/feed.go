@@ -78,8 +78,13 @@ func (s *Store) logRows(ctx context.Context, view *sql.Tx, after keystore.Revisi
 	return changes, rows.Err()
 }
 
-// fillIn gives every change its object's value, each object read once.
+// fillIn gives every change its object's value, each object read once, and all
+// keys at once: a log grows by a thousand of them in one import.
 func (s *Store) fillIn(ctx context.Context, view *sql.Tx, changes []keystore.Change) error {
+	keys, err := s.changedKeys(ctx, view, changes)
+	if err != nil {
+		return err
+	}
 	type object struct {
 		kind keystore.Kind
 		name string
@@ -87,17 +92,48 @@ func (s *Store) fillIn(ctx context.Context, view *sql.Tx, changes []keystore.Cha
 	read := make(map[object]keystore.Change)
 	for i := range changes {
 		c := &changes[i]
+		if c.Kind == keystore.KindKey {
+			c.Key = keys[c.Name]
+			continue
+		}
 		value, ok := read[object{c.Kind, c.Name}]
 		if !ok {
-			var err error
 			if value, err = s.valueOf(ctx, view, c.Kind, c.Name); err != nil {
 				return err
 			}
 			read[object{c.Kind, c.Name}] = value
 		}
-		c.Key, c.Organization, c.Document = value.Key, value.Organization, value.Document
+		c.Organization, c.Document = value.Organization, value.Document
 	}
 	return nil
+}
+
+// changedKeys returns the records of the changed keys that are still there, by
+// their ids.
+func (s *Store) changedKeys(ctx context.Context, view *sql.Tx, changes []keystore.Change) (map[string]*keystore.Record, error) {
+	var ids []string
+	for i := range changes {
+		if changes[i].Kind == keystore.KindKey {
+			ids = append(ids, changes[i].Name)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	rows, err := view.StmtContext(ctx, s.read.keys).QueryContext(ctx, listText(ids))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	keys := make(map[string]*keystore.Record, len(ids))
+	for rows.Next() {
+		r := new(keystore.Record)
+		if err := rows.Scan(keyTargets(r)...); err != nil {
+			return nil, err
+		}
+		keys[string(r.ID)] = r
+	}
+	return keys, rows.Err()
 }
 
 // valueOf returns a Change with nothing but the one value, if there is one.
@@ -106,9 +142,6 @@ func (s *Store) valueOf(ctx context.Context, view *sql.Tx, kind keystore.Kind, n
 	var args, to []any
 	var value keystore.Change
 	switch kind {
-	case keystore.KindKey:
-		value.Key = new(keystore.Record)
-		st, args, to = s.read.key, []any{name}, keyTargets(value.Key)
 	case keystore.KindOrganization:
 		value.Organization = new(keystore.Organization)
 		st, args, to = s.read.organization, []any{name}, organizationTargets(value.Organization)

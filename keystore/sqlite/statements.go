@@ -16,7 +16,7 @@ import (
 // The statements, prepared once; database/sql keeps each prepared on every
 // connection it runs on.
 type readStatements struct {
-	lookup, key, head, mark, changes, secret         *sql.Stmt
+	lookup, keys, head, mark, changes, secret        *sql.Stmt
 	organization, organizations, document, documents *sql.Stmt
 }
 
@@ -34,7 +34,9 @@ type writeStatements struct {
 
 var (
 	keySelection = "keys.number, keys." + strings.Join(keyColumns, ", keys.")
-	keyByAlias   = "SELECT " + keySelection + " FROM aliases JOIN keys ON keys.number = aliases.number WHERE aliases.alias = ?"
+	keysByID     = "SELECT " + keySelection + " FROM json_each(?) AS asked" +
+		" CROSS JOIN aliases ON aliases.alias = asked.value CROSS JOIN keys ON keys.number = aliases.number"
+	keyByAlias = "SELECT " + keySelection + " FROM aliases JOIN keys ON keys.number = aliases.number WHERE aliases.alias = ?"
 
 	headQuery         = "SELECT revision, mark FROM log ORDER BY revision DESC LIMIT 1"
 	organizationQuery = "SELECT number, " + strings.Join(organizationColumns, ", ") + " FROM organizations"
@@ -69,7 +71,7 @@ func (r *readStatements) list() []statement {
 		// A row comes back whether there is such a key or not.
 		{&r.lookup, "SELECT " + keySelection + ", (SELECT max(revision) FROM log)" +
 			" FROM (SELECT 1) LEFT JOIN aliases ON aliases.alias = ? LEFT JOIN keys ON keys.number = aliases.number"},
-		{&r.key, keyByAlias},
+		{&r.keys, keysByID},
 		{&r.head, headQuery},
 		{&r.mark, "SELECT mark FROM log WHERE revision = ?"},
 		{&r.changes, "SELECT revision, mark, kind, name, aliases FROM log WHERE revision > ? ORDER BY revision LIMIT ?"},
