@@ -157,22 +157,22 @@ func TestLastUseByGeneration(t *testing.T) {
 // Counts go out every ten seconds, and at midnight, so that a day has its own.
 func TestFlushTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // begins at midnight UTC
-		time.Sleep(24*time.Hour - 15*time.Second)
+		time.Sleep(24*time.Hour - 15500*time.Millisecond) // never at one instant with midnight
 		ms, l := NewMeters(), new(ledger)
 		m := ms.of(&Record{ID: "key_a"})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); ms.Run(ctx, l, nil) }()
 		yesterday := DayOf(InstantOf(time.Now()))
-		for range 25 {
+		for range 26 {
 			m.Pass(1, time.Now())
 			time.Sleep(time.Second)
 		}
 		cancel()
 		<-done
 		today := DayOf(InstantOf(time.Now()))
-		if got := l.counts[UsageCount{Key: "key_a", Day: yesterday}]; got != 15 {
-			t.Errorf("yesterday has %d of 15: %v", got, l.counts)
+		if got := l.counts[UsageCount{Key: "key_a", Day: yesterday}]; got != 16 {
+			t.Errorf("yesterday has %d of 16: %v", got, l.counts)
 		}
 		if got := l.counts[UsageCount{Key: "key_a", Day: today}]; got != 10 {
 			t.Errorf("today has %d of 10: %v", got, l.counts)
