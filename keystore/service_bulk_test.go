@@ -122,14 +122,44 @@ func TestMovingTheGraceEnd(t *testing.T) {
 	if err := move(-time.Second); err != nil || passes(0) || passes(-time.Hour) {
 		t.Errorf("ended: %v; no clock that is set back may revive it", err)
 	}
-	if err := move(time.Hour); err != nil || !passes(0) {
-		t.Errorf("revived: %v", err)
+	if err := move(time.Hour); !errors.Is(err, keystore.ErrNoGracePeriod) || passes(0) {
+		t.Errorf("ended for good, and moved: %v", err)
 	}
-	if _, err := n.service.Regenerate(ctx, admin, id, 0, 0, nil, now); err != nil {
-		t.Fatal(err)
-	}
-	if err := move(time.Hour); !errors.Is(err, keystore.ErrNoGracePeriod) {
-		t.Errorf("after a regeneration all older secrets are dead for good: %v", err)
+}
+
+// What was ended for good does not come back by moving an end that it no
+// longer has.
+func TestNoGraceEndRevivesWhatIsDeadForGood(t *testing.T) {
+	for name, end := range map[string]func(*sqliteNode, keystore.KeyID) error{
+		"a forced rotation": func(n *sqliteNode, id keystore.KeyID) error {
+			return second(n.service.Rotate(t.Context(), admin, id, keystore.Rotation{Force: true}, nil, time.Now()))
+		},
+		"a regeneration": func(n *sqliteNode, id keystore.KeyID) error {
+			return second(n.service.Regenerate(t.Context(), admin, id, 0, 0, nil, time.Now()))
+		},
+		"a moved end": func(n *sqliteNode, id keystore.KeyID) error {
+			if err := second(n.service.Rotate(t.Context(), admin, id, keystore.Rotation{}, nil, time.Now())); err != nil {
+				return err
+			}
+			return second(n.service.MoveGraceEnd(t.Context(), admin, id, keystore.InstantOf(time.Now()), 0, time.Now()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newSQLiteNode(t, 16)
+			native, foreign := n.create(t, keystore.NewKey{}), n.bring(t, keystore.Import{Credential: "sk_live_4242424242"})[0]
+			for id, credential := range map[keystore.KeyID]string{native.Record.ID: native.APIKey.Reveal(), foreign.ID: "sk_live_4242424242"} {
+				if err := end(n, id); err != nil {
+					t.Fatal(err)
+				}
+				now := time.Now()
+				if _, err := n.service.MoveGraceEnd(t.Context(), admin, id, keystore.InstantOf(now.Add(time.Hour)), 0, now); !errors.Is(err, keystore.ErrNoGracePeriod) {
+					t.Errorf("%s: moving the grace end: %v", id, err)
+				}
+				if _, err := n.presentAs("Token "+credential, now); !errors.Is(err, keystore.ErrSuperseded) {
+					t.Errorf("%s: the ended credential: %v", id, err)
+				}
+			}
+		})
 	}
 }
 
