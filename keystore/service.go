@@ -21,6 +21,7 @@ type Service struct {
 	Credentials *Credentials
 	Replays     *Replays
 	Meters      *Meters
+	Bulk        Turn // of imports and bulk deletions
 	Directory   *Directory
 	Rulebook    *Rulebook
 	Policy      Policy

@@ -1,6 +1,7 @@
 package keystore_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -170,5 +171,33 @@ func TestOrganizationsOwnGrace(t *testing.T) {
 	rotated, err := n.service.Rotate(t.Context(), admin, first.Record.ID, keystore.Rotation{}, nil, now)
 	if err != nil || rotated.Record.GraceEnd != keystore.InstantOf(now.Add(time.Minute)) {
 		t.Errorf("%+v, %v", rotated.Record, err)
+	}
+}
+
+// However many imports and bulk deletions are sent, at most one at a time
+// stands before a call that is about one key.
+func TestBulkCallsTakeTurns(t *testing.T) {
+	n := newSQLiteNode(t, 16)
+	id := n.create(t, keystore.NewKey{}).Record.ID
+	turn := n.service.Bulk
+	turn <- struct{}{} // one is under way
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	imported := []keystore.Import{{Credential: "sk_live_4242424242"}}
+	if _, err := n.service.ImportKeys(ctx, admin, imported, time.Now()); !errors.Is(err, keystore.ErrUnavailable) {
+		t.Errorf("a second import: %v", err)
+	}
+	if _, err := n.service.DeleteKeys(ctx, admin, keystore.BulkDelete{IDs: []keystore.KeyID{id}}, time.Now()); !errors.Is(err, keystore.ErrUnavailable) {
+		t.Errorf("a bulk deletion: %v", err)
+	}
+	if _, err := n.service.SetBlocked(t.Context(), admin, id, true, 0); err != nil {
+		t.Errorf("blocking a key beside it: %v", err)
+	}
+	<-turn
+	if _, err := n.service.ImportKeys(t.Context(), admin, imported, time.Now()); err != nil {
+		t.Errorf("the next import: %v", err)
+	}
+	if done, err := n.service.DeleteKeys(t.Context(), admin, keystore.BulkDelete{IDs: []keystore.KeyID{id}}, time.Now()); err != nil || len(done.Deleted) != 1 {
+		t.Errorf("the next deletion: %+v, %v", done, err)
 	}
 }
