@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +109,28 @@ func TestAdminHandlerCallers(t *testing.T) {
 	if page, err = w.app().service().Audit(t.Context(), keystore.LocalCaller(), keystore.AuditQuery{Limit: 1}); err != nil || page.Entries[0].Actor != "local" || page.Entries[0].From != "" {
 		t.Errorf("on the admin endpoint it is %+v, %v", page, err)
 	}
+}
+
+// A token for one of the APIs behind does not manage keys: they are shown it.
+func TestAdminHandlerAudience(t *testing.T) {
+	const resource = "https://orders.example/"
+	w := start(t, strings.Replace(administered(""), "issuer http://<gate>", "issuer http://<gate> {\nresources "+resource+"\n}", 1))
+	c := w.holder("warder:keys")
+	token := func(resources ...string) string {
+		r := w.oauth("/token", c.basic(), url.Values{"grant_type": {"client_credentials"}, "resource": resources})
+		var minted struct {
+			AccessToken string `json:"access_token"`
+		}
+		if json.Unmarshal([]byte(r.Text), &minted); minted.AccessToken == "" {
+			t.Fatalf("no token for %q: %d %s", resources, r.StatusCode, r.Text)
+		}
+		return "Authorization: Bearer " + minted.AccessToken
+	}
+	issuer := "http://" + w.gate
+	wantStatus(t, "for the issuer", w.call("POST", "/v1/keys", `{}`, token()), http.StatusCreated)
+	wantStatus(t, "for both", w.call("POST", "/v1/keys", `{}`, token(issuer, resource)), http.StatusCreated)
+	wantNo(t, "for another", w.call("POST", "/v1/keys", `{}`, token(resource)), http.StatusUnauthorized, "invalid_token")
+	wantStatus(t, "at the gate", w.get("/", token(resource)), http.StatusOK)
 }
 
 // Each credential that is no good, in each way to be so.

@@ -141,6 +141,31 @@ func TestUnknownAddressLiesInNoNetwork(t *testing.T) {
 	}
 }
 
+// Frameworks behind let a header stand for the method. Such a request needs
+// both permitted.
+func TestPermissionsMeetMethodOverrides(t *testing.T) {
+	w := start(t, guarded("", ""))
+	c, free := w.create(nil), w.create(nil)
+	id := w.permit("posts", keystore.Rule{Methods: []string{"POST", "PUT"}, Paths: []string{"/v1/*"}})
+	w.edit(c, func(e *keystore.Editable) { e.Permissions = []string{id} })
+	post := func(c credential, headers ...string) response {
+		return w.do(http.MethodPost, "http://"+w.gate+"/v1/x", "", append(headers, c.token())...)
+	}
+	for _, name := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"} {
+		for _, method := range []string{"DELETE", "delete", " delete ", "PUT, DELETE", ""} {
+			wantRefusal(t, name+": "+method, post(c, name+": "+method), unpermitted)
+		}
+		wantRefusal(t, name+" twice", post(c, name+": PUT", name+": DELETE"), unpermitted)
+		wantStatus(t, name+": put", post(c, name+": put"), http.StatusOK)
+		wantStatus(t, name+" of a key that may do everything", post(free, name+": DELETE"), http.StatusOK)
+	}
+	wantStatus(t, "none", post(c), http.StatusOK)
+	folded := http.Header{"X_http_method_override": {" delete"}, "X.method.override": {"PUT"}, "X-Method-Overridden": {"GET"}}
+	if got := overridingMethods(folded); len(got) != 2 { // a server may be told to expect such names
+		t.Errorf("in other spellings: %q", got)
+	}
+}
+
 // What a key is permitted, and a change of it, counts from the answer on, for
 // every way to show the key.
 func TestPermissions(t *testing.T) {

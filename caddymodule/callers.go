@@ -16,7 +16,8 @@ import (
 // that a gate makes, and bounds how often each may call.
 type callers struct {
 	gate     *gate
-	prefix   string // of API keys
+	issuer   *Issuer // nil: there are no access tokens
+	prefix   string  // of API keys
 	limit    keystore.Limit
 	limiters *lru.Cache[keystore.KeyID, *rate.Limiter]
 	logger   *zap.Logger
@@ -31,7 +32,7 @@ func newCallers(app *App, limit keystore.Limit, logger *zap.Logger) *callers {
 	if err != nil {
 		panic(err) // only a size below 1 fails
 	}
-	return &callers{app.gate, app.Prefix, limit, limiters, logger}
+	return &callers{app.gate, app.Issuer, app.Prefix, limit, limiters, logger}
 }
 
 // caller identifies who sends a request by its one Authorization header. There
@@ -68,10 +69,14 @@ func (c *callers) identify(r *http.Request, authorization string) (keystore.Call
 
 // authenticate returns whose credential it is, if it may be used from where
 // the request comes, and not more often than the limit says. Such use counts
-// as any other.
+// as any other. An access token that was asked for to be shown elsewhere is
+// none here: who is shown it there must not manage keys with it.
 func (c *callers) authenticate(r *http.Request, presented keystore.Presented) (keystore.Principal, error) {
 	now := time.Now()
 	p, err := c.gate.authenticator.Authenticate(r.Context(), presented, now)
+	if err == nil && presented.Kind == keystore.CredentialAccessToken && !c.issuer.issuer.IsFor(presented.Token) {
+		p, err = keystore.Principal{}, keystore.ErrInvalid
+	}
 	if err == nil && !p.Record.Networks.Contain(clientAddress(r)) {
 		err = keystore.ErrNetwork
 	}

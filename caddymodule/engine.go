@@ -35,6 +35,7 @@ type engine struct {
 	guesses     *tokenissuer.Guesses
 	credentials *keystore.Credentials
 	replays     *keystore.Replays
+	bulk        keystore.Turn
 	metrics     *metrics
 	announcer   *announcer
 
@@ -108,6 +109,7 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 		settings:    new(keystore.Settings),
 		credentials: keystore.NewCredentials(store.Secret),
 		replays:     keystore.NewReplays(store.Secret),
+		bulk:        keystore.NewTurn(),
 		guesses:     tokenissuer.NewGuesses(),
 	}
 	e.view = keystore.NewView(store, e.lease, cacheSize)

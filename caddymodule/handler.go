@@ -295,13 +295,8 @@ func (h *Handler) passesWithoutCredential(r *http.Request) bool {
 // isPreflight recognises a CORS preflight (Fetch standard, §4.8). It has no
 // body, and no header with which frameworks let it stand for another method.
 func isPreflight(r *http.Request) bool {
-	if r.Method != http.MethodOptions || r.ContentLength != 0 {
+	if r.Method != http.MethodOptions || r.ContentLength != 0 || len(overridingMethods(r.Header)) != 0 {
 		return false
-	}
-	for _, name := range []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
-		if _, overrides := r.Header[name]; overrides {
-			return false
-		}
 	}
 	return len(r.Header["Origin"]) == 1 && len(r.Header["Access-Control-Request-Method"]) == 1
 }

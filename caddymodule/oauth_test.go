@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/warderhq/warder/keystore"
 	"github.com/warderhq/warder/managementapi"
 )
 
@@ -88,6 +89,30 @@ func TestRevokedAccessToken(t *testing.T) {
 			t.Errorf("%s is %s, want %s", series, got, want)
 		}
 	}
+}
+
+// Where a key may not be used, it is not known to the issuer's endpoints
+// either: what they answer is what a wrong secret gets.
+func TestIssuerKeepsToNetworks(t *testing.T) {
+	w := start(t, guarded("", ""))
+	c := w.create(nil)
+	token := w.accessToken(c, "")
+	wrong := c
+	wrong.SecretKey = w.create(nil).SecretKey
+	ask := map[string]url.Values{"/token": {"grant_type": {"client_credentials"}}, "/introspect": {"token": {token}}, "/revoke": {"token": {token}}}
+	for path, form := range ask {
+		want := w.oauth(path, wrong.basic(), form)
+		wantStatus(t, path+" with a wrong secret", want, http.StatusUnauthorized)
+		w.edit(c, func(e *keystore.Editable) { e.Networks = []string{"203.0.113.0/24"} })
+		if got := w.oauth(path, c.basic(), form, "X-Forwarded-For: 203.0.113.7"); got.StatusCode != want.StatusCode || got.Text != want.Text {
+			t.Errorf("%s from elsewhere: %d %s, want %d %s", path, got.StatusCode, got.Text, want.StatusCode, want.Text)
+		}
+		w.edit(c, func(e *keystore.Editable) { e.Networks = []string{"127.0.0.0/8"} })
+		if path != "/revoke" {
+			wantStatus(t, path+" from here", w.oauth(path, c.basic(), form), http.StatusOK)
+		}
+	}
+	wantStatus(t, "a token that nobody could revoke", w.get("/", "Authorization: Bearer "+token), http.StatusOK)
 }
 
 // Whatever ends a key ends its tokens for introspection, too, whether the key

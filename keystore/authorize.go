@@ -30,6 +30,13 @@ func (z *Authorizer) Permit(p *Principal, a Access) error {
 	return nil
 }
 
+// Restricts reports whether permissions say what the principal may do: else it
+// may do everything. It does not allocate.
+func (z *Authorizer) Restricts(p *Principal) bool {
+	org := z.Directory.Organization(p.Record.Organization)
+	return p.Record.Permissions != "" || org == nil || org.AllowedPermissions != nil
+}
+
 // Spend takes one request from the key's limit, its own or else the
 // organization's: false if there is none left now. It does not allocate. The
 // limit is this node's: with n nodes a key may come to n times as much.

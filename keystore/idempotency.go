@@ -65,6 +65,7 @@ type keptAnswer struct {
 	Record Record
 	APIKey keptSecret
 	Secret keptSecret
+	Scopes Scopes // Warder's own that the caller held
 }
 
 // keptSecret is a secret that may be encoded, because it is then sealed. It
@@ -74,16 +75,18 @@ type keptSecret string
 func (keptSecret) String() string   { return redacted }
 func (keptSecret) GoString() string { return redacted }
 
-func (p *Replays) seal(o *Once, id ReplyID, a Issued) ([]byte, error) {
-	plain, err := json.Marshal(keptAnswer{a.Record, keptSecret(a.APIKey), keptSecret(a.SecretKey)})
+func (p *Replays) seal(o *Once, id ReplyID, c Caller, a Issued) ([]byte, error) {
+	plain, err := json.Marshal(keptAnswer{a.Record, keptSecret(a.APIKey), keptSecret(a.SecretKey), c.Scopes.reserved()})
 	if err != nil {
 		return nil, fmt.Errorf("encoding an answer to keep: %w", err)
 	}
 	return p.secret.Seal(o.purpose(), hex.EncodeToString(id[:]), plain), nil
 }
 
-// open returns the answer kept in r, if it answers o at now.
-func (p *Replays) open(o *Once, r Reply, now time.Time) (Issued, error) {
+// open returns the answer kept in r, if it answers o at now. ErrForbidden for a
+// caller that holds less by now, or in this access token, than when it was
+// answered: it might not get so far today.
+func (p *Replays) open(o *Once, c Caller, r Reply, now time.Time) (Issued, error) {
 	if r.Request != o.Request {
 		return Issued{}, ErrReplayMismatch
 	}
@@ -97,6 +100,11 @@ func (p *Replays) open(o *Once, r Reply, now time.Time) (Issued, error) {
 	var a keptAnswer
 	if err := json.Unmarshal(plain, &a); err != nil {
 		return Issued{}, fmt.Errorf("decoding a kept answer: %w", ErrCorrupt)
+	}
+	for _, scope := range a.Scopes.List() {
+		if !c.Scopes.Grants(scope) {
+			return Issued{}, ErrForbidden
+		}
 	}
 	return Issued{Record: a.Record, APIKey: Secret(a.APIKey), SecretKey: Secret(a.Secret), Replayed: true}, nil
 }

@@ -55,12 +55,13 @@ func (r *Record) rotate(next Pair, grace time.Duration, now time.Time) error {
 }
 
 // MoveGraceEnd moves until when the replaced secret passes: later, earlier, or
-// to an end at once, if end is now or before; never past the key's expiry. One
-// that has ended can so be revived. Refused with ErrNoGracePeriod if no secret
-// was replaced, or a regeneration has ended all older ones for good.
+// to an end at once and for good, if end is now or before; never past the key's
+// expiry. One that has run out by itself can so be revived. Refused with
+// ErrNoGracePeriod if no secret was replaced, or if the replaced one was ended
+// for good: by force, by a regeneration, or by this.
 func (r *Record) MoveGraceEnd(end Instant, now time.Time) error {
 	switch {
-	case r.Previous.Generation == 0 || r.Previous.AccessKey != r.Current.AccessKey && !r.Previous.Imported():
+	case r.Previous.Generation == 0 || r.GraceEnd == 0:
 		return ErrNoGracePeriod
 	case end > MaximumDays.After(now):
 		return &FieldError{"/grace_end", "is more than a hundred years away"}

@@ -3,6 +3,7 @@ package keystore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -95,7 +96,18 @@ func untilMidnight(now time.Time) time.Duration {
 func (ms *Meters) Flush(ctx context.Context, store UsageLog, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	listed := ms.take(now)
+	return ms.write(ctx, store, now, ms.take(now))
+}
+
+// FlushOf is Flush for a few keys: who asks about them, or is about to change
+// one, does not wait until all others are written.
+func (ms *Meters) FlushOf(ctx context.Context, store UsageLog, now time.Time, keys []KeyID) error {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	return ms.write(ctx, store, now, ms.takeOf(keys))
+}
+
+func (ms *Meters) write(ctx context.Context, store UsageLog, now time.Time, listed []*Meter) error {
 	for len(listed) > 0 {
 		some := listed[:min(len(listed), flushKeys)]
 		listed = listed[len(some):]
@@ -122,6 +134,23 @@ func (ms *Meters) take(now time.Time) []*Meter {
 		}
 	}
 	return listed
+}
+
+// takeOf returns those of the listed meters that are of the keys.
+func (ms *Meters) takeOf(keys []KeyID) (taken []*Meter) {
+	asked := make(map[KeyID]bool, len(keys))
+	for _, key := range keys {
+		asked[key] = true
+	}
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	ms.listed = slices.DeleteFunc(ms.listed, func(m *Meter) bool {
+		if asked[m.key] {
+			taken = append(taken, m)
+		}
+		return asked[m.key]
+	})
+	return taken
 }
 
 // emptied moves what the meters counted into a batch.

@@ -137,6 +137,38 @@ func TestFlushInParts(t *testing.T) {
 	}
 }
 
+// Who asks about a few keys has those written, and no others.
+func TestFlushOfAFew(t *testing.T) {
+	ms, l, now := NewMeters(), new(ledger), time.Now()
+	for i := range 5 {
+		ms.of(&Record{ID: KeyID(fmt.Sprint("key_", i))}).Pass(1, now)
+	}
+	if err := ms.FlushOf(t.Context(), l, now, []KeyID{"key_1", "key_3", "key_unused"}); err != nil {
+		t.Fatal(err)
+	}
+	day := DayOf(InstantOf(now))
+	one, three := UsageCount{Key: "key_1", Day: day}, UsageCount{Key: "key_3", Day: day}
+	if len(l.counts) != 2 || l.counts[one] != 1 || l.counts[three] != 1 {
+		t.Errorf("written: %v", l.counts)
+	}
+	if err := ms.FlushOf(t.Context(), l, now, []KeyID{"key_1"}); err != nil || len(l.flushed) != 1 {
+		t.Errorf("nothing was counted since, and it is written: %v", err)
+	}
+	l.failing = errors.New("disk full")
+	if err := ms.FlushOf(t.Context(), l, now, []KeyID{"key_2"}); !errors.Is(err, l.failing) {
+		t.Error(err)
+	}
+	l.failing = nil
+	if err := ms.Flush(t.Context(), l, now); err != nil || len(l.counts) != 5 {
+		t.Errorf("the rest: %v, %v", l.counts, err)
+	}
+	for c, n := range l.counts {
+		if n != 1 {
+			t.Errorf("%s is counted %d times", c.Key, n)
+		}
+	}
+}
+
 // Both secrets of a key in its grace period are seen apart.
 func TestLastUseByGeneration(t *testing.T) {
 	ms, l := NewMeters(), new(ledger)

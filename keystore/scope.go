@@ -85,6 +85,12 @@ func (s Scopes) Grants(scope string) bool {
 	}
 }
 
+// reserved returns those that are Warder's own.
+func (s Scopes) reserved() Scopes {
+	own := slices.DeleteFunc(s.List(), func(scope string) bool { return !strings.HasPrefix(scope, reservedScopePrefix) })
+	return Scopes(strings.Join(own, " "))
+}
+
 // Within reports whether each scope of s is in other.
 func (s Scopes) Within(other Scopes) bool {
 	rest, one, more := string(s), "", true

@@ -21,6 +21,7 @@ type Service struct {
 	Credentials *Credentials
 	Replays     *Replays
 	Meters      *Meters
+	Bulk        Turn // of imports and bulk deletions
 	Directory   *Directory
 	Rulebook    *Rulebook
 	Policy      Policy
@@ -64,7 +65,7 @@ func (s *Service) issue(ctx context.Context, a action, once *Once, now time.Time
 			return Issued{}, err
 		}
 		defer end()
-		run = func(tx Tx) (err error) { answer, err = s.issueOnce(tx, once, id, now, fn); return err }
+		run = func(tx Tx) (err error) { answer, err = s.issueOnce(tx, a.caller, once, id, now, fn); return err }
 	}
 	if _, err := s.transact(ctx, a, run); err != nil {
 		return Issued{}, err
@@ -72,19 +73,19 @@ func (s *Service) issue(ctx context.Context, a action, once *Once, now time.Time
 	return answer, nil
 }
 
-func (s *Service) issueOnce(tx Tx, once *Once, id ReplyID, now time.Time, fn func(Tx) (Issued, error)) (Issued, error) {
+func (s *Service) issueOnce(tx Tx, c Caller, once *Once, id ReplyID, now time.Time, fn func(Tx) (Issued, error)) (Issued, error) {
 	kept, found, err := tx.Reply(id)
 	if err != nil {
 		return Issued{}, err
 	}
 	if found && now.Sub(kept.Created.Time()) < ReplayLife {
-		return s.Replays.open(once, kept, now)
+		return s.Replays.open(once, c, kept, now)
 	}
 	answer, err := fn(tx)
 	if err != nil {
 		return Issued{}, err
 	}
-	sealed, err := s.Replays.seal(once, id, answer)
+	sealed, err := s.Replays.seal(once, id, c, answer)
 	if err != nil {
 		return Issued{}, err
 	}

@@ -3,6 +3,7 @@ package keystore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -47,9 +48,14 @@ func (s *Service) DeleteKeys(ctx context.Context, c Caller, in BulkDelete, now t
 	if len(in.IDs) > 0 && in.Organization != "" {
 		return BulkDeleted{}, &FieldError{"/organization", "cannot stand beside ids"}
 	}
+	end, err := s.Bulk.take(ctx)
+	if err != nil {
+		return BulkDeleted{}, fmt.Errorf("waiting for other bulk calls: %w", err)
+	}
+	defer end()
 	var done BulkDeleted
 	a := c.does("keys.bulk_delete", KindKey, "")
-	_, err := s.transact(ctx, a, func(tx Tx) (err error) {
+	_, err = s.transact(ctx, a, func(tx Tx) (err error) {
 		if done, err = deleteKeys(tx, a, in, now); err == nil && in.DryRun {
 			err = errDryRun
 		}

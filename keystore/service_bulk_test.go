@@ -1,6 +1,7 @@
 package keystore_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -122,14 +123,44 @@ func TestMovingTheGraceEnd(t *testing.T) {
 	if err := move(-time.Second); err != nil || passes(0) || passes(-time.Hour) {
 		t.Errorf("ended: %v; no clock that is set back may revive it", err)
 	}
-	if err := move(time.Hour); err != nil || !passes(0) {
-		t.Errorf("revived: %v", err)
+	if err := move(time.Hour); !errors.Is(err, keystore.ErrNoGracePeriod) || passes(0) {
+		t.Errorf("ended for good, and moved: %v", err)
 	}
-	if _, err := n.service.Regenerate(ctx, admin, id, 0, 0, nil, now); err != nil {
-		t.Fatal(err)
-	}
-	if err := move(time.Hour); !errors.Is(err, keystore.ErrNoGracePeriod) {
-		t.Errorf("after a regeneration all older secrets are dead for good: %v", err)
+}
+
+// What was ended for good does not come back by moving an end that it no
+// longer has.
+func TestNoGraceEndRevivesWhatIsDeadForGood(t *testing.T) {
+	for name, end := range map[string]func(*sqliteNode, keystore.KeyID) error{
+		"a forced rotation": func(n *sqliteNode, id keystore.KeyID) error {
+			return second(n.service.Rotate(t.Context(), admin, id, keystore.Rotation{Force: true}, nil, time.Now()))
+		},
+		"a regeneration": func(n *sqliteNode, id keystore.KeyID) error {
+			return second(n.service.Regenerate(t.Context(), admin, id, 0, 0, nil, time.Now()))
+		},
+		"a moved end": func(n *sqliteNode, id keystore.KeyID) error {
+			if err := second(n.service.Rotate(t.Context(), admin, id, keystore.Rotation{}, nil, time.Now())); err != nil {
+				return err
+			}
+			return second(n.service.MoveGraceEnd(t.Context(), admin, id, keystore.InstantOf(time.Now()), 0, time.Now()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newSQLiteNode(t, 16)
+			native, foreign := n.create(t, keystore.NewKey{}), n.bring(t, keystore.Import{Credential: "sk_live_4242424242"})[0]
+			for id, credential := range map[keystore.KeyID]string{native.Record.ID: native.APIKey.Reveal(), foreign.ID: "sk_live_4242424242"} {
+				if err := end(n, id); err != nil {
+					t.Fatal(err)
+				}
+				now := time.Now()
+				if _, err := n.service.MoveGraceEnd(t.Context(), admin, id, keystore.InstantOf(now.Add(time.Hour)), 0, now); !errors.Is(err, keystore.ErrNoGracePeriod) {
+					t.Errorf("%s: moving the grace end: %v", id, err)
+				}
+				if _, err := n.presentAs("Token "+credential, now); !errors.Is(err, keystore.ErrSuperseded) {
+					t.Errorf("%s: the ended credential: %v", id, err)
+				}
+			}
+		})
 	}
 }
 
@@ -140,5 +171,33 @@ func TestOrganizationsOwnGrace(t *testing.T) {
 	rotated, err := n.service.Rotate(t.Context(), admin, first.Record.ID, keystore.Rotation{}, nil, now)
 	if err != nil || rotated.Record.GraceEnd != keystore.InstantOf(now.Add(time.Minute)) {
 		t.Errorf("%+v, %v", rotated.Record, err)
+	}
+}
+
+// However many imports and bulk deletions are sent, at most one at a time
+// stands before a call that is about one key.
+func TestBulkCallsTakeTurns(t *testing.T) {
+	n := newSQLiteNode(t, 16)
+	id := n.create(t, keystore.NewKey{}).Record.ID
+	turn := n.service.Bulk
+	turn <- struct{}{} // one is under way
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	imported := []keystore.Import{{Credential: "sk_live_4242424242"}}
+	if _, err := n.service.ImportKeys(ctx, admin, imported, time.Now()); !errors.Is(err, keystore.ErrUnavailable) {
+		t.Errorf("a second import: %v", err)
+	}
+	if _, err := n.service.DeleteKeys(ctx, admin, keystore.BulkDelete{IDs: []keystore.KeyID{id}}, time.Now()); !errors.Is(err, keystore.ErrUnavailable) {
+		t.Errorf("a bulk deletion: %v", err)
+	}
+	if _, err := n.service.SetBlocked(t.Context(), admin, id, true, 0); err != nil {
+		t.Errorf("blocking a key beside it: %v", err)
+	}
+	<-turn
+	if _, err := n.service.ImportKeys(t.Context(), admin, imported, time.Now()); err != nil {
+		t.Errorf("the next import: %v", err)
+	}
+	if done, err := n.service.DeleteKeys(t.Context(), admin, keystore.BulkDelete{IDs: []keystore.KeyID{id}}, time.Now()); err != nil || len(done.Deleted) != 1 {
+		t.Errorf("the next deletion: %+v, %v", done, err)
 	}
 }

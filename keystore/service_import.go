@@ -33,8 +33,13 @@ func (s *Service) ImportKeys(ctx context.Context, c Caller, ins []Import, now ti
 	if len(ins) < 1 || len(ins) > MaximumImport {
 		return nil, &FieldError{"/keys", "must be 1 to 1000 keys"}
 	}
+	end, err := s.Bulk.take(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("waiting for other imports: %w", err)
+	}
+	defer end()
 	var done []Imported
-	_, err := s.transact(ctx, c.does("keys.import", KindKey, ""), func(tx Tx) error {
+	_, err = s.transact(ctx, c.does("keys.import", KindKey, ""), func(tx Tx) error {
 		done = make([]Imported, len(ins))
 		owners := make(owners)
 		for i := range ins {

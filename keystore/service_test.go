@@ -428,6 +428,31 @@ func TestIdempotency(t *testing.T) {
 	}
 }
 
+// A key's narrower access token does not get, by repeating a call, the secret
+// that it may not make.
+func TestReplayGrantsNoMoreThanTheCallerHolds(t *testing.T) {
+	n := newSQLiteNode(t, 16)
+	caller := func(scopes keystore.Scopes) keystore.Caller {
+		return keystore.Caller{Actor: "key_one", Organization: keystore.DefaultOrganization, Scopes: scopes}
+	}
+	create := func(c keystore.Caller) (keystore.Issued, error) {
+		once := &keystore.Once{Key: "1", Route: "POST /keys"}
+		return n.service.CreateKey(t.Context(), c, keystore.NewKey{Scopes: []string{keystore.ScopeAdmin}}, once, time.Now())
+	}
+	first, err := create(caller("hello:read warder:admin warder:keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, narrow := range []keystore.Scopes{keystore.ScopeKeys, keystore.ScopeRead, ""} {
+		if got, err := create(caller(narrow)); !errors.Is(err, keystore.ErrForbidden) {
+			t.Errorf("with %q: %+v, %v", narrow, got.Record, err)
+		}
+	}
+	if again, err := create(caller(keystore.ScopeAdmin)); err != nil || !again.Replayed || again.SecretKey != first.SecretKey {
+		t.Errorf("with all that it grants with: %+v, %v", again.Record, err)
+	}
+}
+
 func TestIdempotentRotation(t *testing.T) {
 	n := newSQLiteNode(t, 16)
 	ctx, now := context.Background(), time.Now()

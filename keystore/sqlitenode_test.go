@@ -45,7 +45,7 @@ func newSQLiteNode(t testing.TB, viewSize int) *sqliteNode {
 		n.view, n.directory, n.rulebook, n.settings)
 	n.service = &keystore.Service{
 		Store: store, Follower: n.follower, Credentials: n.credentials, Replays: keystore.NewReplays(secret),
-		Meters: n.view.Meters(), Directory: n.directory, Rulebook: n.rulebook,
+		Meters: n.view.Meters(), Bulk: keystore.NewTurn(), Directory: n.directory, Rulebook: n.rulebook,
 		Policy: keystore.Policy{Prefix: keystore.DefaultPrefix, Grace: keystore.DefaultGrace},
 	}
 	n.auth = &keystore.Authenticator{View: n.view, Credentials: n.credentials, Settings: n.settings}

@@ -135,7 +135,7 @@ var errorTable = []errorRow{
 	{keystore.ErrPermissionInUse, http.StatusConflict, "permission_in_use", "keys or organizations refer to the permission; take it from them first"},
 	{keystore.ErrCredentialTaken, http.StatusConflict, "credential_taken", "the credential belongs to a key of another organization"},
 	{keystore.ErrLastKey, http.StatusConflict, "last_key", "an organization keeps its last standard key; make another one first, or delete the organization"},
-	{keystore.ErrNoGracePeriod, http.StatusConflict, "no_grace_period", "no secret of the key was rotated out"},
+	{keystore.ErrNoGracePeriod, http.StatusConflict, "no_grace_period", "no secret of the key was rotated out, or the one that was is ended for good"},
 	{keystore.ErrNeverExpires, http.StatusConflict, "never_expires", "the key never expires, so it cannot be renewed"},
 	{keystore.ErrBlocked, http.StatusConflict, "blocked", "the key is blocked; unblock it first"},
 	{keystore.ErrExpired, http.StatusConflict, "expired", "the key is expired; renew or regenerate it"},

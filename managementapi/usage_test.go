@@ -140,6 +140,8 @@ func TestLastUseOfEachSecret(t *testing.T) {
 	if err := rec.Admit(1, time.Now()); err == nil {
 		t.Error("the old secret still passes")
 	}
+	g.send("POST", path+"/grace", `{"ends_in_seconds":60}`).refused(409, "no_grace_period", "")
+	ok[IssuedKey](g.send("POST", path+"/rotate", ""), 200)
 	for body, place := range map[string]string{
 		`{}`: "/ends_at", `{"ends_at":"` + tomorrow.Format(time.RFC3339) + `","ends_in_seconds":1}`: "/ends_at", `{"ends_at":"soon"}`: "/ends_at",
 		`{"ends_in_seconds":-1}`: "/ends_in_seconds", `{"ends_in_seconds":9223372036854775807}`: "/ends_in_seconds", `{"ends_in_seconds":"1"}`: "/ends_in_seconds",

@@ -112,8 +112,8 @@ func (i *Issuer) target(resources []string) (audience, error) {
 	return newAudience(resources...), nil
 }
 
-// isFor reports whether an accepted token is for the issuer's own audience.
-func (i *Issuer) isFor(token string) bool {
+// IsFor reports whether an accepted token is for the issuer's own audience.
+func (i *Issuer) IsFor(token string) bool {
 	c, ok := i.read(token)
 	if !ok {
 		return false

@@ -96,7 +96,8 @@ func authorized(prefix, value string, tried scheme) (client, error) {
 
 // authenticate proves the client. Whatever a key's owner could be told
 // elsewhere, here all denials are one. Who has failed too often with this key
-// from this address is not heard, right or wrong.
+// from this address is not heard, right or wrong; and a secret that is right
+// reads like a wrong one in a network where its key may not be used.
 func (e *Endpoints) authenticate(r *http.Request, c client, now time.Time) (keystore.Principal, error) {
 	if c.presented.Kind == keystore.CredentialNone {
 		return keystore.Principal{}, c.denied(keystore.ErrNoCredential)

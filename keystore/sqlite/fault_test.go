@@ -216,7 +216,8 @@ func TestUnreadableLimit(t *testing.T) {
 	}
 }
 
-// Long reads do not keep a look-up waiting, and who waits can give up.
+// Long reads keep neither a look-up waiting nor the feed, and who waits can
+// give up.
 func TestPlaces(t *testing.T) {
 	s := openAt(t, filepath.Join(t.TempDir(), "warder.db"))
 	for range cap(s.scans) {
@@ -227,6 +228,11 @@ func TestPlaces(t *testing.T) {
 	if _, _, err := s.Lookup(patient, "key_a"); err != nil {
 		t.Errorf("a look-up beside long reads: %v", err)
 	}
+	if snapshot, err := s.Snapshot(patient); err != nil {
+		t.Errorf("a snapshot beside long reads: %v", err)
+	} else if _, err := s.Changes(patient, snapshot.Head, 1); err != nil {
+		t.Errorf("the feed beside long reads: %v", err)
+	}
 	for range cap(s.lookups) {
 		s.lookups <- struct{}{}
 	}
@@ -234,8 +240,13 @@ func TestPlaces(t *testing.T) {
 	defer cancel()
 	_, _, lookupErr := s.Lookup(ctx, "key_a")
 	_, listErr := s.List(ctx, keystore.Query{Limit: 1})
-	if !errors.Is(lookupErr, context.DeadlineExceeded) || !errors.Is(listErr, context.DeadlineExceeded) {
-		t.Errorf("waiting for a place: %v, %v", lookupErr, listErr)
+	s.feed <- struct{}{}
+	_, feedErr := s.Snapshot(ctx)
+	s.feed.leave()
+	for what, err := range map[string]error{"a look-up": lookupErr, "a list": listErr, "the feed": feedErr} {
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s waiting for a place: %v", what, err)
+		}
 	}
 	for range cap(s.scans) {
 		s.scans.leave()

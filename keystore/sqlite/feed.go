@@ -13,10 +13,10 @@ import (
 
 // snapshot runs fn on one unchanging state of the store.
 func (s *Store) snapshot(ctx context.Context, doing string, fn func(*sql.Tx) error) error {
-	if err := s.enter(ctx, s.scans, doing); err != nil {
+	if err := s.enter(ctx, s.feed, doing); err != nil {
 		return err
 	}
-	defer s.scans.leave()
+	defer s.feed.leave()
 	// Read only: without it, the driver would ask for the write lock.
 	view, err := s.reads.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {

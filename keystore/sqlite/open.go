@@ -14,8 +14,11 @@ import (
 )
 
 const (
-	// scanPlaces bounds lists and feed reads that run at the same time.
+	// scanPlaces bounds lists and reports that run at the same time.
 	scanPlaces = 4
+	// feedPlaces is for the one follower, and nobody else: what callers ask
+	// for, however much, does not keep a revocation from being learnt.
+	feedPlaces = 1
 	// logKept is how far back a follower may lie before it has to reload.
 	logKept keystore.Revision = 10_000
 	// A start checks every page of a database below fullCheckSize, which
@@ -45,6 +48,7 @@ func Open(ctx context.Context, path string, genesis keystore.Genesis) (*Store, e
 		path: path, lock: lock, logKept: logKept, closed: make(chan struct{}),
 		lookups: make(slots, max(4, 2*runtime.GOMAXPROCS(0))),
 		scans:   make(slots, scanPlaces),
+		feed:    make(slots, feedPlaces),
 		writer:  make(slots, 1),
 	}
 	if err := s.start(ctx, genesis); err != nil {
@@ -70,7 +74,7 @@ func (s *Store) start(ctx context.Context, genesis keystore.Genesis) error {
 	if err := migrate(ctx, s.writes, migrations); err != nil {
 		return refusal("migrating", s.path, err)
 	}
-	if s.reads, err = connect(s.path, reading, cap(s.lookups)+cap(s.scans)); err != nil {
+	if s.reads, err = connect(s.path, reading, cap(s.lookups)+cap(s.scans)+cap(s.feed)); err != nil {
 		return err
 	}
 	if err := s.prepare(ctx); err != nil {

@@ -26,12 +26,14 @@ type Store struct {
 	read   readStatements
 	write  writeStatements
 
-	// Who may use a connection. Look-ups are apart from longer reads, so that
-	// a list never keeps a request waiting; and the wait for a place ends with
+	// Who may use a connection. Look-ups and the feed are apart from longer
+	// reads, so that a list never keeps a request waiting, nor a change from
+	// being learnt; and the wait for a place ends with
 	// the caller's context, which a wait inside of database/sql would not,
 	// since look-ups run without one.
 	lookups slots
 	scans   slots
+	feed    slots
 	writer  slots
 
 	logKept   keystore.Revision // how many rows of the log stay
@@ -78,7 +80,7 @@ func (s *Store) Close() error {
 
 func (s *Store) shut() error {
 	close(s.closed)
-	for _, places := range []slots{s.lookups, s.scans, s.writer} {
+	for _, places := range []slots{s.lookups, s.scans, s.feed, s.writer} {
 		for range cap(places) {
 			places <- struct{}{}
 		}
