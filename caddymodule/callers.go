@@ -13,13 +13,16 @@ import (
 )
 
 // callers says who calls the management API on a site, by the same decision
-// that a gate makes, and bounds how often each may call.
+// that a gate makes, and bounds how often each may call. Only access tokens for
+// the issuer's own audience name one: those for another have been seen by
+// whoever serves that.
 type callers struct {
-	gate     *gate
-	prefix   string // of API keys
-	limit    keystore.Limit
-	limiters *lru.Cache[keystore.KeyID, *rate.Limiter]
-	logger   *zap.Logger
+	gate          *gate
+	authenticator keystore.Authenticator // the gate's, but for tokens of other audiences
+	prefix        string                 // of API keys
+	limit         keystore.Limit
+	limiters      *lru.Cache[keystore.KeyID, *rate.Limiter]
+	logger        *zap.Logger
 }
 
 // maxLimiters is how many callers are remembered. Only who has proved to be
@@ -31,7 +34,9 @@ func newCallers(app *App, limit keystore.Limit, logger *zap.Logger) *callers {
 	if err != nil {
 		panic(err) // only a size below 1 fails
 	}
-	return &callers{app.gate, app.Prefix, limit, limiters, logger}
+	c := &callers{app.gate, app.gate.authenticator, app.Prefix, limit, limiters, logger}
+	c.authenticator.Tokens = app.Issuer.ownVerifier()
+	return c
 }
 
 // caller identifies who sends a request by its one Authorization header. There
@@ -71,7 +76,7 @@ func (c *callers) identify(r *http.Request, authorization string) (keystore.Call
 // as any other.
 func (c *callers) authenticate(r *http.Request, presented keystore.Presented) (keystore.Principal, error) {
 	now := time.Now()
-	p, err := c.gate.authenticator.Authenticate(r.Context(), presented, now)
+	p, err := c.authenticator.Authenticate(r.Context(), presented, now)
 	if err == nil && !p.Record.Networks.Contain(clientAddress(r)) {
 		err = keystore.ErrNetwork
 	}
