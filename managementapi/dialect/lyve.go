@@ -3,6 +3,7 @@ package dialect
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -58,13 +59,16 @@ func createToken(d *Dialect, c *call) (any, error) {
 		return nil, errNoTokens
 	}
 	var account, access, secret string
-	for name, value := range map[string]*string{"accountId": &account, "accessKey": &access, "secret": &secret} {
-		given, err := c.body.take(name, value)
+	for _, part := range []struct {
+		name  string
+		value *string
+	}{{"accountId", &account}, {"accessKey", &access}, {"secret", &secret}} { // in this order: one body, one answer
+		given, err := c.body.take(part.name, part.value)
 		if err != nil {
 			return nil, err
 		}
 		if !given {
-			return nil, &keystore.FieldError{Pointer: "/" + name, Reason: "is required"}
+			return nil, &keystore.FieldError{Pointer: "/" + part.name, Reason: "is required"}
 		}
 	}
 	principal, err := d.Authenticate(c.Request, keystore.Presented{
@@ -275,7 +279,7 @@ func createPermission(d *Dialect, c *call) (any, error) {
 	}
 	made, err := d.Service.CreatePermission(c.Context(), c.attempt(), p, c.now)
 	if err != nil {
-		return nil, err
+		return nil, blamePolicy(err)
 	}
 	return map[string]string{"id": made.ID}, nil
 }
@@ -390,7 +394,16 @@ func updatePermission(d *Dialect, c *call) (any, error) {
 	_, err := d.Service.UpdatePermission(c.Context(), c.attempt(), c.path["id"], 0, func(p *keystore.Permission) error {
 		return editPermission(p, c.body)
 	})
-	return nil, err
+	return nil, blamePolicy(err)
+}
+
+// blamePolicy makes an error of the core point into the policy, where the
+// rules were sent.
+func blamePolicy(err error) error {
+	if f, ok := errors.AsType[*keystore.FieldError](err); ok && isBelow(f.Pointer, "/rules") {
+		return &keystore.FieldError{Pointer: "/policy" + f.Pointer, Reason: f.Reason}
+	}
+	return err
 }
 
 func deletePermission(d *Dialect, c *call) (any, error) {

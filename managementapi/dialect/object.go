@@ -36,7 +36,9 @@ func expectation(value any) string {
 		return "must be a string"
 	case *bool:
 		return "must be true or false"
-	case *int, *float64:
+	case *int:
+		return "must be a whole number"
+	case *float64:
 		return "must be a number"
 	case *[]string:
 		return "must be an array of strings"
