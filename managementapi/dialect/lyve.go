@@ -326,26 +326,34 @@ func editPermissionFields(p *keystore.Permission, body object) error {
 	return err
 }
 
-// policyRules reads {"rules": […]}, as such or in a string. A member it does
-// not know could be meant to restrict, so it is refused.
+// policyRules reads {"rules": […]}, as such or in a string; null has none. It
+// has one reading: a member that is not known could be meant to restrict, and
+// so could one that is spelled otherwise or is there twice.
 func policyRules(raw json.RawMessage) ([]keystore.Rule, error) {
 	var text string
 	if json.Unmarshal(raw, &text) == nil && text != "" {
 		raw = json.RawMessage(text)
 	}
-	var policy *struct {
-		Rules *[]keystore.Rule `json:"rules"`
-	}
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&policy); err != nil || decoder.More() || policy != nil && policy.Rules == nil {
-		return nil, &keystore.FieldError{Pointer: "/policy", Reason: `must be {"rules":[{"methods":["GET"],"paths":["/v1/*"]}]}`}
-	}
-	if policy == nil {
+	if string(raw) == "null" {
 		return nil, nil
 	}
-	return *policy.Rules, nil
+	policy, err := managementapi.ParseObject(raw)
+	var list []object
+	if err != nil || !object(policy).only("rules") || json.Unmarshal(policy["rules"], &list) != nil || list == nil {
+		return nil, errPolicy
+	}
+	rules := make([]keystore.Rule, len(list))
+	for i, in := range list {
+		_, methods := in.take("methods", &rules[i].Methods)
+		_, paths := in.take("paths", &rules[i].Paths)
+		if methods != nil || paths != nil || !in.only("methods", "paths") {
+			return nil, errPolicy
+		}
+	}
+	return rules, nil
 }
+
+var errPolicy = &keystore.FieldError{Pointer: "/policy", Reason: `must be {"rules":[{"methods":["GET"],"paths":["/v1/*"]}]}`}
 
 func permissionOf(p *keystore.Permission) (object, error) {
 	shown := object{}

@@ -295,3 +295,18 @@ func TestLyveUsage(t *testing.T) {
 		g.lyve(token, "GET", "/usage/monthly"+query, "").is(400, `"code":"InvalidTimeRange"`)
 	}
 }
+
+// A policy has one reading: names as they are, and none twice, in a string too.
+func TestLyvePolicyHasOneReading(t *testing.T) {
+	g := newRig(t)
+	own := g.organization(keystore.Organization{Slug: "acme"}, keystore.ScopeKeys)
+	token := g.lyveToken("acme", own)
+	for i, policy := range []string{
+		`{"rules":[{"paths":["/a"]}],"Rules":[{"paths":["/*"]}]}`, `{"RULES":[{"paths":["/*"]}]}`, `{"rules":[{"paths":["/a"],"Paths":["/*"]}]}`,
+		`{"rules":[{"paths":["/a"]}],"rules":[{"paths":["/*"]}]}`, `{"rules":[{"paths":["/a"],"paths":["/*"]}]}`, `{"rules":[null]}`, `{"rules":[{"paths":["/a"],"methods":7}]}`,
+	} {
+		for _, sent := range []string{policy, strconv.Quote(policy)} {
+			g.lyve(token, "POST", "/permissions", fmt.Sprintf(`{"name":"p%d","policy":%s}`, i, sent)).is(400, "")
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/warderhq/warder/keystore"
 )
@@ -28,6 +29,16 @@ func (o object) take(name string, value any) (bool, error) {
 func (o object) has(name string) bool {
 	_, ok := o[name]
 	return ok
+}
+
+// only reports whether there are no other members than these.
+func (o object) only(names ...string) bool {
+	for name := range o {
+		if !slices.Contains(names, name) {
+			return false
+		}
+	}
+	return true
 }
 
 func expectation(value any) string {
