@@ -331,6 +331,8 @@ func TestAdminHandlerOptions(t *testing.T) {
 		"dialect lyve /v1":                                 "/v1",
 		"dialect lyve /v1/x":                               "/v1/x",
 		"dialect lyve /x\ndialect ricloud /x/y":            "/x/y",
+		"dialect lyve /keys\ndialect ricloud":              "/keys",
+		"path_prefix /api/web\ndialect f5xc /api":          "",
 		"dialect lyve x":                                   "prefix",
 		"dialect lyve {\naccount a\n}":                     "account",
 		"dialect cloudflare":                               "X-Auth-Key",
