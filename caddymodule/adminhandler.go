@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -87,11 +88,6 @@ func (h *AdminHandler) Provision(ctx caddy.Context) error {
 
 // mount adds a dialect, unless its paths belong to what was mounted before.
 func (h *AdminHandler) mount(ctx caddy.Context, app *App, d *Dialect) error {
-	for i := range h.mounts {
-		if d.Prefix != "" && h.mounts[i].serves(d.Prefix) {
-			return fmt.Errorf("prefix %s: something else is served there", d.Prefix)
-		}
-	}
 	for _, other := range h.Dialects {
 		if other != d && other.Name == d.Name && other.Prefix == d.Prefix {
 			return errors.New("stands twice")
@@ -100,6 +96,11 @@ func (h *AdminHandler) mount(ctx caddy.Context, app *App, d *Dialect) error {
 	spoken, err := d.provision(ctx, app, h.callers)
 	if err != nil {
 		return err
+	}
+	for _, place := range spoken.Places() {
+		if slices.ContainsFunc(h.mounts, func(m mount) bool { return m.serves(place) }) {
+			return fmt.Errorf("path %s: something else is served there", place)
+		}
 	}
 	h.mounts = append(h.mounts, mount{spoken, spoken.Serves})
 	return nil

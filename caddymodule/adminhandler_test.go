@@ -50,6 +50,33 @@ func wantNo(t *testing.T, what string, r response, status int, code string) {
 	}
 }
 
+// Whoever serves a resource has seen the tokens for it, and manages nothing by
+// them, in whichever dialect.
+func TestManagementRefusesTokensForOthers(t *testing.T) {
+	const resource = "https://files.example/v1"
+	w := start(t, strings.Replace(speaking(""), "issuer http://<gate>\n", "issuer http://<gate> {\nresources "+resource+"\n}\n", 1))
+	c := w.holder("warder:admin")
+	mint := func(resources ...string) string {
+		r := w.oauth("/token", c.basic(), url.Values{"grant_type": {"client_credentials"}, "resource": resources})
+		var minted struct {
+			Token string `json:"access_token"`
+		}
+		if err := json.Unmarshal([]byte(r.Text), &minted); err != nil || minted.Token == "" {
+			t.Fatalf("%d %s", r.StatusCode, r.Text)
+		}
+		return "Authorization: Bearer " + minted.Token
+	}
+	other, both := mint(resource), mint(resource, "http://"+w.gate)
+	wantStatus(t, "at the gate", w.get("/", other), http.StatusOK)
+	wantNo(t, "at the management API", w.call("GET", "/v1/self", "", other), http.StatusUnauthorized, "invalid_token")
+	for path, status := range map[string]int{
+		"/client/v4/accounts/acme/access/keys": 401, "/api/web/custom/namespaces/system/whoami": 401, "/v2/auth/token": 400, "/key": 401,
+	} {
+		wantStatus(t, path, w.call("GET", path, "", other), status)
+		wantStatus(t, path+" for both", w.call("GET", path, "", both), http.StatusOK)
+	}
+}
+
 // Exactly its own paths: what is not one of them goes on to the gate.
 func TestAdminHandlerPaths(t *testing.T) {
 	for prefix, options := range map[string]string{"": "", "/manage/it": "path_prefix /manage/it"} {
@@ -326,6 +353,8 @@ func TestAdminHandlerOptions(t *testing.T) {
 		"dialect lyve /v1":                                 "/v1",
 		"dialect lyve /v1/x":                               "/v1/x",
 		"dialect lyve /x\ndialect ricloud /x/y":            "/x/y",
+		"dialect lyve /keys\ndialect ricloud":              "/keys",
+		"path_prefix /api/web\ndialect f5xc /api":          "",
 		"dialect lyve x":                                   "prefix",
 		"dialect lyve {\naccount a\n}":                     "account",
 		"dialect cloudflare":                               "X-Auth-Key",

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
@@ -10,17 +11,21 @@ import (
 
 	"github.com/warderhq/warder/keystore"
 	"github.com/warderhq/warder/managementapi"
+	"github.com/warderhq/warder/tokenissuer"
 )
 
 // callers says who calls the management API on a site, by the same decision
-// that a gate makes, and bounds how often each may call.
+// that a gate makes, and bounds how often each may call. Only access tokens for
+// the issuer's own audience name one: those for another have been seen by
+// whoever serves that.
 type callers struct {
-	gate     *gate
-	issuer   *Issuer // nil: there are no access tokens
-	prefix   string  // of API keys
-	limit    keystore.Limit
-	limiters *lru.Cache[keystore.KeyID, *rate.Limiter]
-	logger   *zap.Logger
+	gate          *gate
+	guesses       *tokenissuer.Guesses   // those at the issuer's endpoints among them
+	authenticator keystore.Authenticator // the gate's, but for tokens of other audiences
+	prefix        string                 // of API keys
+	limit         keystore.Limit
+	limiters      *lru.Cache[keystore.KeyID, *rate.Limiter]
+	logger        *zap.Logger
 }
 
 // maxLimiters is how many callers are remembered. Only who has proved to be
@@ -32,7 +37,9 @@ func newCallers(app *App, limit keystore.Limit, logger *zap.Logger) *callers {
 	if err != nil {
 		panic(err) // only a size below 1 fails
 	}
-	return &callers{app.gate, app.Issuer, app.Prefix, limit, limiters, logger}
+	c := &callers{app.gate, app.engine.guesses, app.gate.authenticator, app.Prefix, limit, limiters, logger}
+	c.authenticator.Tokens = app.Issuer.ownVerifier()
+	return c
 }
 
 // caller identifies who sends a request by its one Authorization header. There
@@ -69,14 +76,10 @@ func (c *callers) identify(r *http.Request, authorization string) (keystore.Call
 
 // authenticate returns whose credential it is, if it may be used from where
 // the request comes, and not more often than the limit says. Such use counts
-// as any other. An access token that was asked for to be shown elsewhere is
-// none here: who is shown it there must not manage keys with it.
+// as any other.
 func (c *callers) authenticate(r *http.Request, presented keystore.Presented) (keystore.Principal, error) {
 	now := time.Now()
-	p, err := c.gate.authenticator.Authenticate(r.Context(), presented, now)
-	if err == nil && presented.Kind == keystore.CredentialAccessToken && !c.issuer.issuer.IsFor(presented.Token) {
-		p, err = keystore.Principal{}, keystore.ErrInvalid
-	}
+	p, err := c.prove(r, presented, now)
 	if err == nil && !p.Record.Networks.Contain(clientAddress(r)) {
 		err = keystore.ErrNetwork
 	}
@@ -89,6 +92,23 @@ func (c *callers) authenticate(r *http.Request, presented keystore.Presented) (k
 	}
 	p.Meter.Pass(p.Generation, now)
 	return p, nil
+}
+
+// prove does not hear who has given too many wrong secrets of this key from
+// this address, right or wrong.
+func (c *callers) prove(r *http.Request, presented keystore.Presented, now time.Time) (keystore.Principal, error) {
+	if presented.Kind != keystore.CredentialKey { // nobody guesses a signature
+		return c.authenticator.Authenticate(r.Context(), presented, now)
+	}
+	from := clientAddress(r)
+	if wait := c.guesses.Wait(from, presented.Access, now); wait > 0 {
+		return keystore.Principal{}, &managementapi.TooManyRequestsError{RetryAfter: wait}
+	}
+	p, err := c.authenticator.Authenticate(r.Context(), presented, now)
+	if errors.Is(err, keystore.ErrInvalid) {
+		c.guesses.Failed(from, presented.Access, now)
+	}
+	return p, err
 }
 
 // refused counts a refusal of a key that is known, and tells of a sample of all.

@@ -75,6 +75,14 @@ func (i *Issuer) verifier() keystore.TokenVerifier {
 	return i.issuer
 }
 
+// ownVerifier proves access tokens for the issuer's own audience alone.
+func (i *Issuer) ownVerifier() keystore.TokenVerifier {
+	if i == nil {
+		return noTokens{}
+	}
+	return i.issuer.Own()
+}
+
 // noTokens proves nothing.
 type noTokens struct{}
 

@@ -265,6 +265,40 @@ func TestGuessingThroughCaddy(t *testing.T) {
 	})
 }
 
+// A pair is guessed no faster where the management API or a dialect takes one:
+// all count together.
+func TestGuessingAtTheManagementAPI(t *testing.T) {
+	w := start(t, strings.Replace(speaking(""), "\twarder {", trusting+"\twarder {", 1))
+	c := w.holder("warder:keys")
+	wrong := credential{c.IssuedKey}
+	wrong.SecretKey = managementapi.Shown(strings.Repeat("x", 43))
+	trade := func(c credential) string {
+		return fmt.Sprintf(`{"accountId":"default","accessKey":%q,"secret":%q}`, c.AccessKey, c.SecretKey.Reveal())
+	}
+	const stranger, owner = "X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 192.0.2.2"
+	for range 5 {
+		wantStatus(t, "Lyve", w.call("POST", "/v2/auth/token", trade(wrong), stranger), http.StatusForbidden)
+		wantNo(t, "management", w.call("GET", "/v1/self", "", wrong.basic(), stranger), http.StatusUnauthorized, "invalid_token")
+	}
+	for what, r := range map[string]response{
+		"F5":         w.call("GET", "/api/web/custom/namespaces/system/whoami", "", c.basic(), stranger),
+		"Lyve":       w.call("POST", "/v2/auth/token", trade(c), stranger),
+		"management": w.call("GET", "/v1/self", "", c.basic(), stranger),
+		"the issuer": w.oauth("/token", c.basic(), url.Values{"grant_type": {"client_credentials"}}, stranger),
+	} {
+		if wantStatus(t, what, r, http.StatusTooManyRequests); r.Header.Get("Retry-After") == "" {
+			t.Errorf("%s does not say when to come again", what)
+		}
+	}
+	for range 20 {
+		wantStatus(t, "the owner", w.call("POST", "/v2/auth/token", trade(c), owner), http.StatusOK)
+	}
+	w.act(c, "deactivate")
+	for range 12 { // who proves to be the owner has not guessed
+		wantNo(t, "deactivated", w.call("GET", "/v1/self", "", c.basic(), owner), http.StatusUnauthorized, "invalid_token")
+	}
+}
+
 // behindProxy is guarded behind a proxy, which tells who calls.
 var behindProxy = strings.Replace(guarded("", ""), globals, globals+"\nservers {\ntrusted_proxies static 127.0.0.1/32\n}\n", 1)
 

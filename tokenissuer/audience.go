@@ -112,8 +112,17 @@ func (i *Issuer) target(resources []string) (audience, error) {
 	return newAudience(resources...), nil
 }
 
-// IsFor reports whether an accepted token is for the issuer's own audience.
-func (i *Issuer) IsFor(token string) bool {
+// Own returns the Issuer as it is for what speaks of keys itself: it accepts
+// only tokens for its own audience. Whoever serves another one has seen those
+// for that, and could use them here.
+func (i *Issuer) Own() *Issuer {
+	own := *i
+	own.audiences = i.audiences[:1]
+	return &own
+}
+
+// isFor reports whether an accepted token is for the issuer's own audience.
+func (i *Issuer) isFor(token string) bool {
 	c, ok := i.read(token)
 	if !ok {
 		return false

@@ -72,6 +72,9 @@ func TestResources(t *testing.T) {
 					t.Errorf("%q at issuer %d: %v", row.ask, i, err)
 				}
 			}
+			if _, err := issuer.Own().Verify(token, now); (err == nil) != row.accepted[2] {
+				t.Errorf("%q as its own: %v", row.ask, err)
+			}
 			n.keyring.memo.cache.Wait()
 		}
 	}

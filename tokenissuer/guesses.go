@@ -60,6 +60,17 @@ func newGuess(peer netip.Addr, access keystore.AccessKey) guess {
 	return guess{peer, digestOf(string(access))}
 }
 
+// Wait returns how long peer has to wait at now before it may try a secret of
+// access; zero: it may.
+func (s *Guesses) Wait(peer netip.Addr, access keystore.AccessKey, now time.Time) time.Duration {
+	return s.wait(newGuess(peer, access), now)
+}
+
+// Failed takes note that peer has tried a wrong secret of access at now.
+func (s *Guesses) Failed(peer netip.Addr, access keystore.AccessKey, now time.Time) {
+	s.failed(newGuess(peer, access), now)
+}
+
 // wait returns how long g has to wait at now before it may try; zero: it may.
 func (s *Guesses) wait(g guess, now time.Time) time.Duration {
 	s.mu.Lock()

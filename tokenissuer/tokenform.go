@@ -50,7 +50,7 @@ func (e *Endpoints) caller(w http.ResponseWriter, r *http.Request) (keystore.Pri
 	if err != nil {
 		return keystore.Principal{}, tokenForm{}, err
 	}
-	if asked.client.presented.Kind == keystore.CredentialAccessToken && !e.issuer.IsFor(asked.client.presented.Token) {
+	if asked.client.presented.Kind == keystore.CredentialAccessToken && !e.issuer.isFor(asked.client.presented.Token) {
 		return keystore.Principal{}, tokenForm{}, refusedFor(principal, asked.client.denied(errTokenAudience))
 	}
 	return principal, asked, nil

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -119,18 +120,19 @@ func isPlainPath(s string) bool {
 	return true
 }
 
-// Serves reports whether a path belongs to the dialect: with a prefix all that
-// is below it, without one what its system's paths begin with.
-func (d *Dialect) Serves(path string) bool {
+// Places are where the paths of the dialect begin: its prefix, or without one
+// what its system's paths begin with.
+func (d *Dialect) Places() []string {
 	if d.Prefix != "" {
-		return isBelow(path, d.Prefix)
+		return []string{d.Prefix}
 	}
-	for _, root := range d.roots {
-		if isBelow(path, root) {
-			return true
-		}
-	}
-	return false
+	return d.roots
+}
+
+// Serves reports whether a path belongs to the dialect: whether it is one of
+// Places or below one.
+func (d *Dialect) Serves(path string) bool {
+	return slices.ContainsFunc(d.Places(), func(place string) bool { return isBelow(path, place) })
 }
 
 func isBelow(path, root string) bool {

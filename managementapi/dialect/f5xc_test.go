@@ -173,6 +173,7 @@ func TestF5XCExpiry(t *testing.T) {
 	into[f5xcCreated](g.f5xc(own, "POST", "system/api_credentials", `{"name":"forever","spec":{"type":"API_TOKEN"}}`))
 	renew("forever", "3").is(400, "never expires")
 	g.f5xc(own, "POST", "system/api_credentials", `{"name":"b","spec":{"type":"API_TOKEN"},"expiration_days":0}`).is(400, "expiration_days")
+	g.f5xc(own, "POST", "system/api_credentials", `{"name":"b","spec":{"type":"API_TOKEN"},"expiration_days":1.5}`).is(400, "must be a whole number")
 	into[map[string]bool](renew("forever", "0"))
 	_, err := g.service.UpdateOrganization(context.Background(), keystore.LocalCaller(), "acme", 0, func(o *keystore.Organization) error {
 		o.MaximumExpiry = 30

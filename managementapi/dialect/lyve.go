@@ -3,6 +3,7 @@ package dialect
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -58,13 +59,16 @@ func createToken(d *Dialect, c *call) (any, error) {
 		return nil, errNoTokens
 	}
 	var account, access, secret string
-	for name, value := range map[string]*string{"accountId": &account, "accessKey": &access, "secret": &secret} {
-		given, err := c.body.take(name, value)
+	for _, part := range []struct {
+		name  string
+		value *string
+	}{{"accountId", &account}, {"accessKey", &access}, {"secret", &secret}} { // in this order: one body, one answer
+		given, err := c.body.take(part.name, part.value)
 		if err != nil {
 			return nil, err
 		}
 		if !given {
-			return nil, &keystore.FieldError{Pointer: "/" + name, Reason: "is required"}
+			return nil, &keystore.FieldError{Pointer: "/" + part.name, Reason: "is required"}
 		}
 	}
 	principal, err := d.Authenticate(c.Request, keystore.Presented{
@@ -275,7 +279,7 @@ func createPermission(d *Dialect, c *call) (any, error) {
 	}
 	made, err := d.Service.CreatePermission(c.Context(), c.attempt(), p, c.now)
 	if err != nil {
-		return nil, err
+		return nil, blamePolicy(err)
 	}
 	return map[string]string{"id": made.ID}, nil
 }
@@ -322,26 +326,34 @@ func editPermissionFields(p *keystore.Permission, body object) error {
 	return err
 }
 
-// policyRules reads {"rules": […]}, as such or in a string. A member it does
-// not know could be meant to restrict, so it is refused.
+// policyRules reads {"rules": […]}, as such or in a string; null has none. It
+// has one reading: a member that is not known could be meant to restrict, and
+// so could one that is spelled otherwise or is there twice.
 func policyRules(raw json.RawMessage) ([]keystore.Rule, error) {
 	var text string
 	if json.Unmarshal(raw, &text) == nil && text != "" {
 		raw = json.RawMessage(text)
 	}
-	var policy *struct {
-		Rules *[]keystore.Rule `json:"rules"`
-	}
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&policy); err != nil || decoder.More() || policy != nil && policy.Rules == nil {
-		return nil, &keystore.FieldError{Pointer: "/policy", Reason: `must be {"rules":[{"methods":["GET"],"paths":["/v1/*"]}]}`}
-	}
-	if policy == nil {
+	if string(raw) == "null" {
 		return nil, nil
 	}
-	return *policy.Rules, nil
+	policy, err := managementapi.ParseObject(raw)
+	var list []object
+	if err != nil || !object(policy).only("rules") || json.Unmarshal(policy["rules"], &list) != nil || list == nil {
+		return nil, errPolicy
+	}
+	rules := make([]keystore.Rule, len(list))
+	for i, in := range list {
+		_, methods := in.take("methods", &rules[i].Methods)
+		_, paths := in.take("paths", &rules[i].Paths)
+		if methods != nil || paths != nil || !in.only("methods", "paths") {
+			return nil, errPolicy
+		}
+	}
+	return rules, nil
 }
+
+var errPolicy = &keystore.FieldError{Pointer: "/policy", Reason: `must be {"rules":[{"methods":["GET"],"paths":["/v1/*"]}]}`}
 
 func permissionOf(p *keystore.Permission) (object, error) {
 	shown := object{}
@@ -390,7 +402,16 @@ func updatePermission(d *Dialect, c *call) (any, error) {
 	_, err := d.Service.UpdatePermission(c.Context(), c.attempt(), c.path["id"], 0, func(p *keystore.Permission) error {
 		return editPermission(p, c.body)
 	})
-	return nil, err
+	return nil, blamePolicy(err)
+}
+
+// blamePolicy makes an error of the core point into the policy, where the
+// rules were sent.
+func blamePolicy(err error) error {
+	if f, ok := errors.AsType[*keystore.FieldError](err); ok && isBelow(f.Pointer, "/rules") {
+		return &keystore.FieldError{Pointer: "/policy" + f.Pointer, Reason: f.Reason}
+	}
+	return err
 }
 
 func deletePermission(d *Dialect, c *call) (any, error) {

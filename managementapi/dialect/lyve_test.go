@@ -36,6 +36,9 @@ func TestLyveToken(t *testing.T) {
 	if made["expirationSec"] != "86400" || len(made) != 2 {
 		t.Errorf("%s", r.raw)
 	}
+	for range 10 { // one body, one answer
+		g.lyve("", "POST", "/auth/token", "").is(400, `"message":"accountId: is required"`)
+	}
 	left := into[map[string]string](g.lyve("Bearer "+made["token"], "GET", "/auth/token", ""))
 	if n, err := strconv.Atoi(left["expirationSec"]); err != nil || n < 86_390 || n > 86_400 {
 		t.Errorf("%v left", left)
@@ -243,6 +246,10 @@ func TestLyvePermissions(t *testing.T) {
 	}
 
 	g.lyve(token, "POST", "/permissions", `{"name":"p"}`).is(409, `"code":"PermissionNameAlreadyExists"`)
+	for _, rules := range []string{`[{"methods":["get"],"paths":["/v1"]}]`, `[{"paths":["/v1"]},{"paths":[]}]`} {
+		g.lyve(token, "PUT", path, `{"policy":{"rules":`+rules+`}}`).is(400, `"message":"policy/rules/`)
+		g.lyve(token, "POST", "/permissions", `{"name":"other","policy":{"rules":`+rules+`}}`).is(400, `"message":"policy/rules/`)
+	}
 	for _, policy := range []string{
 		`{}`, `[]`, `{"Statement":[]}`, `{"rules":null}`, `{"rules":[{"method":["GET"],"paths":["/"]}]}`, `{"rules":[{"paths":[]}]}`, `"nonsense"`, `7`,
 		`{"rules":[{"paths":["/"]}],"deny":true}`,
@@ -286,5 +293,20 @@ func TestLyveUsage(t *testing.T) {
 		"?fromMonth=2026&toMonth=2026", "?fromMonth=2026-01-01&toMonth=2026-01-02",
 	} {
 		g.lyve(token, "GET", "/usage/monthly"+query, "").is(400, `"code":"InvalidTimeRange"`)
+	}
+}
+
+// A policy has one reading: names as they are, and none twice, in a string too.
+func TestLyvePolicyHasOneReading(t *testing.T) {
+	g := newRig(t)
+	own := g.organization(keystore.Organization{Slug: "acme"}, keystore.ScopeKeys)
+	token := g.lyveToken("acme", own)
+	for i, policy := range []string{
+		`{"rules":[{"paths":["/a"]}],"Rules":[{"paths":["/*"]}]}`, `{"RULES":[{"paths":["/*"]}]}`, `{"rules":[{"paths":["/a"],"Paths":["/*"]}]}`,
+		`{"rules":[{"paths":["/a"]}],"rules":[{"paths":["/*"]}]}`, `{"rules":[{"paths":["/a"],"paths":["/*"]}]}`, `{"rules":[null]}`, `{"rules":[{"paths":["/a"],"methods":7}]}`,
+	} {
+		for _, sent := range []string{policy, strconv.Quote(policy)} {
+			g.lyve(token, "POST", "/permissions", fmt.Sprintf(`{"name":"p%d","policy":%s}`, i, sent)).is(400, "")
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/warderhq/warder/keystore"
 )
@@ -30,13 +31,25 @@ func (o object) has(name string) bool {
 	return ok
 }
 
+// only reports whether there are no other members than these.
+func (o object) only(names ...string) bool {
+	for name := range o {
+		if !slices.Contains(names, name) {
+			return false
+		}
+	}
+	return true
+}
+
 func expectation(value any) string {
 	switch value.(type) {
 	case *string:
 		return "must be a string"
 	case *bool:
 		return "must be true or false"
-	case *int, *float64:
+	case *int:
+		return "must be a whole number"
+	case *float64:
 		return "must be a number"
 	case *[]string:
 		return "must be an array of strings"
