@@ -34,6 +34,10 @@ echo '== blocked key'
 curl -s -i -H "Authorization: Token $WARDER_API_KEY" localhost:8080/v1/hello
 echo '== blocked token'
 curl -s -i -H "Authorization: Bearer $ACCESS_TOKEN" localhost:8080/v1/hello
+echo '== audit'
+./warder audit
+echo '== usage'
+./warder usage
 `
 
 // steps runs the tour over base and returns what each step printed.
@@ -102,6 +106,8 @@ func checkTour(t *testing.T, printed map[string]string, protocol string) {
 	for _, step := range []string{"blocked key", "blocked token"} {
 		contains(t, step, printed[step], protocol+" 401", "application/problem+json", `"reason":"blocked"`, "The key is blocked.")
 	}
+	contains(t, "the audit log", printed["audit"], "keys.create", "keys.block", "blocked: false → true")
+	contains(t, "usage", printed["usage"], "REQUESTS", "(blocked ")
 }
 
 func TestTour(t *testing.T) {

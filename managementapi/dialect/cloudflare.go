@@ -173,7 +173,7 @@ func blame(err error, core, sent string) error {
 	return err
 }
 
-const documentation = "https://github.com/warderhq/warder#cloudflare"
+const documentation = "https://github.com/warderhq/warder/blob/HEAD/docs/dialects.md"
 
 // cloudflareRefusal minds what this system's clients do with a status: they
 // repeat 409, 429 and 5xx. Nothing that was done, and nothing that would be
