@@ -43,7 +43,7 @@ func createPermission(s *session) error {
 }
 
 func listPermissionsFlags(cmd *cobra.Command) {
-	cmd.Flags().String("organization", "", "Only permissions of this organization")
+	cmd.Flags().String("organization", "", "Only permissions that keys of this organization may refer to")
 }
 
 func listPermissions(s *session) error {
