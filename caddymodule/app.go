@@ -193,7 +193,7 @@ func (a *App) service() *keystore.Service {
 	e := a.engine
 	return &keystore.Service{
 		Store: e.store, Follower: e.follower, Credentials: e.credentials, Replays: e.replays,
-		Meters: e.view.Meters(), Bulk: e.bulk, Directory: e.directory, Rulebook: e.rulebook,
+		Meters: e.view.Meters(), Bulk: e.bulk, Refusals: e.refusals, Directory: e.directory, Rulebook: e.rulebook,
 		Policy: keystore.Policy{Prefix: a.Prefix, Grace: time.Duration(a.GracePeriod)},
 	}
 }

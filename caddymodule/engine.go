@@ -36,6 +36,7 @@ type engine struct {
 	credentials *keystore.Credentials
 	replays     *keystore.Replays
 	bulk        keystore.Turn
+	refusals    *keystore.Refusals
 	metrics     *metrics
 	announcer   *announcer
 
@@ -110,6 +111,7 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 		credentials: keystore.NewCredentials(store.Secret),
 		replays:     keystore.NewReplays(store.Secret),
 		bulk:        keystore.NewTurn(),
+		refusals:    keystore.NewRefusals(),
 		guesses:     tokenissuer.NewGuesses(),
 	}
 	e.view = keystore.NewView(store, e.lease, cacheSize)

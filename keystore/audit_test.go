@@ -152,6 +152,27 @@ func TestRefusedAttemptsAreAudited(t *testing.T) {
 	}
 }
 
+// A key that may do nothing cannot fill the disk with what it was refused. The
+// last attempt that is kept says so, and another caller's are kept still.
+func TestRefusedAttemptsAreBounded(t *testing.T) {
+	n := newSQLiteNode(t, 16)
+	n.service.Refusals = keystore.NewRefusals()
+	flood := keystore.Caller{Actor: "key_flood", Organization: "acme", Scopes: keystore.ScopeRead}
+	for range 1100 {
+		n.service.Refused(t.Context(), flood, "keys.create", keystore.ErrForbidden)
+	}
+	other := flood
+	other.Actor = "key_other"
+	n.service.Refused(t.Context(), other, "keys.create", keystore.ErrForbidden)
+	kept := n.audit(t, keystore.AuditQuery{Actor: "key_flood"})
+	if len(kept) != 1000 || !strings.HasSuffix(kept[0].Refused, "not kept for now") || kept[1].Refused != keystore.ErrForbidden.Error() {
+		t.Errorf("%d are kept, the last as %q", len(kept), kept[0].Refused)
+	}
+	if kept := n.audit(t, keystore.AuditQuery{Actor: "key_other"}); len(kept) != 1 {
+		t.Errorf("%d of another caller", len(kept))
+	}
+}
+
 func TestAuditIsOnesOwn(t *testing.T) {
 	n := newSQLiteNode(t, 16)
 	n.create(t, keystore.NewKey{})

@@ -108,6 +108,7 @@ func (ms *Meters) FlushOf(ctx context.Context, store UsageLog, now time.Time, ke
 }
 
 func (ms *Meters) write(ctx context.Context, store UsageLog, now time.Time, listed []*Meter) error {
+	listed = united(listed)
 	for len(listed) > 0 {
 		some := listed[:min(len(listed), flushKeys)]
 		listed = listed[len(some):]
@@ -134,6 +135,22 @@ func (ms *Meters) take(now time.Time) []*Meter {
 		}
 	}
 	return listed
+}
+
+// united leaves one meter of each key. A key that leaves the view and comes
+// back has another one, and while the store cannot write, they would be more
+// and more.
+func united(meters []*Meter) []*Meter {
+	first := make(map[KeyID]*Meter, len(meters))
+	return slices.DeleteFunc(meters, func(m *Meter) bool {
+		one, known := first[m.key]
+		if known {
+			m.moveTo(one)
+		} else {
+			first[m.key] = m
+		}
+		return known
+	})
 }
 
 // takeOf returns those of the listed meters that are of the keys.
@@ -176,6 +193,20 @@ func (m *Meter) empty(batch *UsageBatch, day Day) {
 		if packed := m.used[i].Load(); packed != 0 {
 			at := time.Unix(int64(packed&(1<<useSecondBits-1)), 0)
 			batch.Last = append(batch.Last, LastUse{m.key, Generation(packed >> useSecondBits), InstantOf(at)})
+		}
+	}
+}
+
+// moveTo adds what m has counted to another meter of the same key, both of
+// them listed.
+func (m *Meter) moveTo(other *Meter) {
+	m.listed.Store(false)
+	for o := range m.counts {
+		other.counts[o].Add(m.counts[o].Swap(0))
+	}
+	for i := range m.used {
+		if mine := m.used[i].Load(); mine > other.used[i].Load() { // the later generation, then the later second
+			other.used[i].Store(mine)
 		}
 	}
 }

@@ -113,6 +113,33 @@ func TestCountsSurviveAFailingStore(t *testing.T) {
 	}
 }
 
+// While the store cannot write, a key that leaves the view and comes back has
+// one meter to be written all the same, and none of its uses is lost.
+func TestMetersOfOneKeyAreUnited(t *testing.T) {
+	ms, l, now := NewMeters(), &ledger{failing: errors.New("disk full")}, time.Unix(1_800_000_000, 0)
+	for i := range 100 {
+		ms.of(&Record{ID: "key_a"}).Pass(Generation(1+i/50), now.Add(time.Duration(i)*time.Second))
+		if err := ms.Flush(t.Context(), l, now); err == nil {
+			t.Fatal("it cannot be written")
+		}
+	}
+	if len(ms.listed) != 1 {
+		t.Errorf("%d meters of one key", len(ms.listed))
+	}
+	l.failing = nil
+	if err := ms.Flush(t.Context(), l, now); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.counts[UsageCount{Key: "key_a", Day: DayOf(InstantOf(now))}]; got != 100 {
+		t.Errorf("%d of 100", got)
+	}
+	for gen, last := range map[Generation]time.Duration{1: 49 * time.Second, 2: 99 * time.Second} {
+		if !slices.Contains(l.last, LastUse{"key_a", gen, InstantOf(now.Add(last))}) {
+			t.Errorf("the last use of generation %d is lost: %+v", gen, l.last)
+		}
+	}
+}
+
 // Many keys are written a thousand at a time, and what does not get through
 // is written later, once.
 func TestFlushInParts(t *testing.T) {

@@ -22,6 +22,7 @@ type Service struct {
 	Replays     *Replays
 	Meters      *Meters
 	Bulk        Turn // of imports and bulk deletions
+	Refusals    *Refusals
 	Directory   *Directory
 	Rulebook    *Rulebook
 	Policy      Policy
@@ -141,10 +142,19 @@ func (s *Service) noteRefusal(ctx context.Context, a action, err error) {
 	if !refused {
 		return
 	}
-	e := a.refused(a.object, reason, time.Now())
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
 	defer cancel()
-	_, _ = s.Store.Transact(ctx, func(tx Tx) error { return tx.AppendAudit(&e) })
+	now := time.Now()
+	_, _ = s.Store.Transact(ctx, func(tx Tx) error { return s.appendRefusal(tx, a, a.object, reason, now) })
+}
+
+func (s *Service) appendRefusal(tx Tx, a action, object, reason string, now time.Time) error {
+	reason, kept := s.Refusals.keep(a.caller.Actor, reason, now)
+	if !kept {
+		return nil
+	}
+	e := a.refused(object, reason, now)
+	return tx.AppendAudit(&e)
 }
 
 // refused returns the entry for an attempt on object. A caller's own text can

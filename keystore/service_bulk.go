@@ -56,7 +56,7 @@ func (s *Service) DeleteKeys(ctx context.Context, c Caller, in BulkDelete, now t
 	var done BulkDeleted
 	a := c.does("keys.bulk_delete", KindKey, "")
 	_, err = s.transact(ctx, a, func(tx Tx) (err error) {
-		if done, err = deleteKeys(tx, a, in, now); err == nil && in.DryRun {
+		if done, err = s.deleteKeys(tx, a, in, now); err == nil && in.DryRun {
 			err = errDryRun
 		}
 		return err
@@ -69,7 +69,7 @@ func (s *Service) DeleteKeys(ctx context.Context, c Caller, in BulkDelete, now t
 
 // deleteKeys leaves an entry in the audit log for each key that stays, too:
 // it was an attempt like any other.
-func deleteKeys(tx Tx, a action, in BulkDelete, now time.Time) (done BulkDeleted, err error) {
+func (s *Service) deleteKeys(tx Tx, a action, in BulkDelete, now time.Time) (done BulkDeleted, err error) {
 	ids := in.IDs
 	if in.Expired {
 		if ids, done.More, err = expired(tx, a.caller, in.Organization, now); err != nil {
@@ -87,8 +87,7 @@ func deleteKeys(tx Tx, a action, in BulkDelete, now time.Time) (done BulkDeleted
 			done.Deleted = append(done.Deleted, id)
 		case refused:
 			done.Failed = append(done.Failed, BulkFailure{id, err})
-			e := a.refused(string(id), reason, now)
-			if err := tx.AppendAudit(&e); err != nil {
+			if err := s.appendRefusal(tx, a, string(id), reason, now); err != nil {
 				return BulkDeleted{}, err
 			}
 		default:

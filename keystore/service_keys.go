@@ -299,7 +299,10 @@ func (s *Service) Key(ctx context.Context, c Caller, id KeyID) (Record, error) {
 	case rec.ID == "":
 		return Record{}, ErrKeyNotFound
 	}
-	return rec, c.reads(&rec)
+	if err := c.reads(&rec); err != nil {
+		return Record{}, err
+	}
+	return rec, nil
 }
 
 // Self returns the key that calls, whatever it may do; false for a caller that

@@ -158,8 +158,13 @@ func (t *tx) writeKey(r *keystore.Record) (err error) {
 // moveAliases adds what appeared and takes what disappeared. An alias that
 // another key has fails the transaction: generated ones never collide.
 func (t *tx) moveAliases(before, after *keystore.Record, changed []keystore.LookupID) error {
-	if before.ID == "" {
-		changed = append([]keystore.LookupID{keystore.LookupID(after.ID)}, changed...)
+	if before.ID == "" { // its id and its first alias in one statement: imports are made of this
+		err := t.exec("adding a key's names", t.store.write.insertNames,
+			string(after.ID), int64(after.Number), string(changed[0]), int64(after.Number))
+		if err != nil {
+			return err
+		}
+		changed = changed[1:]
 	}
 	for _, alias := range changed {
 		var err error

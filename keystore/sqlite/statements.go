@@ -23,6 +23,7 @@ type readStatements struct {
 type writeStatements struct {
 	head, appendLog, pruneLog, replaceSecret                                  *sql.Stmt
 	key, insertKey, updateKey, deleteKey, insertAlias, deleteAlias, nameOwner *sql.Stmt
+	insertNames                                                               *sql.Stmt
 	insertKeyPermission, deleteKeyPermission                                  *sql.Stmt
 	organization, insertOrganization, updateOrganization                      *sql.Stmt
 	owned, deleteOrganization                                                 *sql.Stmt
@@ -94,6 +95,7 @@ func (w *writeStatements) list() []statement {
 		{&w.insertKey, insertion("keys", keyColumns)},
 		{&w.updateKey, replacement("keys", keyColumns)},
 		{&w.deleteKey, "DELETE FROM keys WHERE number = ?"},
+		{&w.insertNames, "INSERT INTO aliases (alias, number) VALUES (?, ?), (?, ?)"},
 		{&w.insertAlias, "INSERT INTO aliases (alias, number) VALUES (?, ?)"},
 		{&w.deleteAlias, "DELETE FROM aliases WHERE alias = ?"},
 		{&w.nameOwner, "SELECT number FROM keys WHERE organization = ? AND name = ? AND name <> ''"},
