@@ -47,6 +47,10 @@ CGO_ENABLED=1 go test -race -timeout 15m ./...
 step "flood and allocations"
 CGO_ENABLED=0 go test -count=1 -run 'Flood|Alloc|OneLookupForMany' ./keystore ./tokenissuer ./caddymodule
 
+# Not under the race detector, which would compile this SDK a second time.
+step "Cloudflare's own client"
+CGO_ENABLED=0 go test -count=1 ./managementapi/dialect/dialecttest
+
 step "fuzz, ${FUZZTIME:=5s} each"
 ./fuzz.sh "$FUZZTIME"
 
