@@ -29,6 +29,7 @@ type View struct {
 	flights singleflight.Group
 	seed    maphash.Seed
 	shards  []shard
+	recent  recentSlots
 	meters  *Meters
 	strange chan struct{} // holds a value for each look-up of an imported credential
 	epoch   atomic.Uint64
@@ -49,6 +50,26 @@ type entry struct {
 // slot is where a key's entry stands; aliases point at slots. It is empty
 // once its key has left the view, and then stays so.
 type slot struct{ entry atomic.Pointer[entry] }
+
+// holding returns the slot's entry if it is id's: an alias may have moved on.
+func (sl *slot) holding(id LookupID) *entry {
+	if sl == nil {
+		return nil
+	}
+	if e := sl.entry.Load(); e != nil && e.rec.FoundBy(id) {
+		return e
+	}
+	return nil
+}
+
+// recentSlots finds the slots that were read of late without a lock, so that
+// readers of one hot key do not take turns. It may lose any of them at any
+// time, and cannot be wrong: it holds no entries but the slots themselves, in
+// which everybody reads the same.
+type recentSlots [1 << 14]atomic.Pointer[slot]
+
+// place takes other bits of the hash than the shards do.
+func (r *recentSlots) place(sum uint64) *atomic.Pointer[slot] { return &r[sum>>(64-14)] }
 
 type shard struct {
 	mu    sync.RWMutex // guards all below
@@ -141,9 +162,15 @@ func (v *View) Cached(id LookupID, now time.Time) (*Record, bool) {
 }
 
 func (v *View) cached(id LookupID, now time.Time) (*entry, bool) {
-	e, absent := v.shard(id).get(id)
+	sum := maphash.String(v.seed, string(id))
+	place := v.recent.place(sum)
+	e := place.Load().holding(id)
 	if e == nil {
-		return &absentEntry, absent
+		sl, absent := v.shardOf(sum).get(id)
+		if e = sl.holding(id); e == nil {
+			return &absentEntry, absent
+		}
+		place.Store(sl)
 	}
 	if second := now.Unix(); e.touched.Load() != second {
 		v.touch(id, e, second)
@@ -287,12 +314,9 @@ func (v *View) Apply(c Change, head Revision) error {
 	return nil
 }
 
-func (v *View) shard(id LookupID) *shard {
-	if len(v.shards) == 1 {
-		return &v.shards[0]
-	}
-	return &v.shards[maphash.String(v.seed, string(id))&(manyShards-1)]
-}
+func (v *View) shard(id LookupID) *shard { return v.shardOf(maphash.String(v.seed, string(id))) }
+
+func (v *View) shardOf(sum uint64) *shard { return &v.shards[sum%uint64(len(v.shards))] }
 
 // touch makes key and alias the most recent of their shards, at most once a
 // second per key: readers share the lock otherwise.
@@ -308,31 +332,27 @@ func (v *View) touch(id LookupID, e *entry, second int64) {
 // isKeyID tells the two kinds of LookupID apart: no access key holds "_".
 func isKeyID(id LookupID) bool { return strings.HasPrefix(string(id), keyIDPrefix) }
 
-func (s *shard) get(id LookupID) (e *entry, absent bool) {
+func (s *shard) get(id LookupID) (sl *slot, absent bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if e = s.entry(id); e != nil {
-		return e, false
+	if sl = s.slot(id); sl.holding(id) != nil {
+		return sl, false
 	}
 	return nil, s.absent.of(id).Contains(id)
 }
 
-// entry returns what stands under id, or nil. The caller holds mu.
-func (s *shard) entry(id LookupID) *entry {
-	var sl *slot
-	var ok bool
+// slot returns what id points at, or nil. The caller holds mu.
+func (s *shard) slot(id LookupID) (sl *slot) {
 	if isKeyID(id) {
-		sl, ok = s.slots.Peek(KeyID(id))
+		sl, _ = s.slots.Peek(KeyID(id))
 	} else {
-		sl, ok = s.aliases.Peek(id)
+		sl, _ = s.aliases.Peek(id)
 	}
-	if ok {
-		if e := sl.entry.Load(); e != nil && e.rec.FoundBy(id) { // an alias may have moved on
-			return e
-		}
-	}
-	return nil
+	return sl
 }
+
+// entry returns what stands under id, or nil. The caller holds mu.
+func (s *shard) entry(id LookupID) *entry { return s.slot(id).holding(id) }
 
 func (s *shard) touch(id LookupID) {
 	s.mu.Lock()

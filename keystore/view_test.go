@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -724,4 +725,53 @@ func TestStaleDeniesNobody(t *testing.T) {
 			t.Errorf("a token without a lease: %v", err)
 		}
 	})
+}
+
+// Readers of a hot key take no lock, so that they do not take turns.
+func TestHotReadTakesNoLock(t *testing.T) {
+	n := newNode(t, 16, 0)
+	rec, _ := n.storedKey(t, "")
+	id, now := LookupID(rec.Current.AccessKey), time.Now()
+	n.see(t, id)
+	if _, known := n.view.cached(id, now); !known {
+		t.Fatal("it was read")
+	}
+	for i := range n.view.shards {
+		n.view.shards[i].mu.Lock()
+		defer n.view.shards[i].mu.Unlock()
+	}
+	read := make(chan bool)
+	go func() {
+		_, known := n.view.cached(id, now)
+		read <- known
+	}()
+	select {
+	case known := <-read:
+		if !known {
+			t.Error("it is not known any more")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a hot read waits for a lock")
+	}
+}
+
+// What was read of late is found by its slot, and its slot says what is true:
+// nothing, once the key has left the view or is gone, whoever comes instead.
+func TestRecentSlotsAreNeverWrong(t *testing.T) {
+	n := newNode(t, 1, 0)
+	first, _ := n.storedKey(t, "")
+	second, _ := n.storedKey(t, "")
+	one, other := LookupID(first.Current.AccessKey), LookupID(second.Current.AccessKey)
+	for range 3 {
+		if n.see(t, one).ID != first.ID || n.see(t, other).ID != second.ID || n.see(t, LookupID(first.ID)).ID != first.ID {
+			t.Fatal("one key is taken for another")
+		}
+	}
+	place := n.view.recent.place(maphash.String(n.view.seed, string(other)))
+	sl := new(slot)
+	sl.entry.Store(&entry{rec: first})
+	place.Store(sl) // as if both stood at one place
+	if rec := n.see(t, other); rec.ID != second.ID {
+		t.Errorf("%s is found under the access key of another", rec.ID)
+	}
 }
