@@ -316,7 +316,14 @@ func (t *faultTx) DeleteKey(id KeyID) error {
 
 func (t *faultTx) Keys(q Query) (Page, error) { return Page{Records: t.selected(q)}, nil }
 
-func (t *faultTx) KeyFoundBy(id LookupID) (Record, error) { return t.keys[t.owner(id)], nil }
+func (t *faultTx) KeysFoundBy(ids []LookupID) (found []Record, err error) {
+	for _, id := range ids {
+		if r, known := t.keys[t.owner(id)]; known && !slices.Contains(found, r) {
+			found = append(found, r)
+		}
+	}
+	return found, nil
+}
 
 func (t *faultTx) Organization(slug string) (Organization, error) {
 	o, ok := t.orgs[slug]

@@ -39,14 +39,9 @@ func (s *Service) ImportKeys(ctx context.Context, c Caller, ins []Import, now ti
 	}
 	defer end()
 	var done []Imported
-	_, err = s.transact(ctx, c.does("keys.import", KindKey, ""), func(tx Tx) error {
-		done = make([]Imported, len(ins))
-		owners := make(owners)
-		for i := range ins {
-			var err error
-			if done[i], err = s.importKey(tx, c, owners, &ins[i], now); err != nil {
-				return placed(fmt.Sprintf("/keys/%d", i), err)
-			}
+	_, err = s.transact(ctx, c.does("keys.import", KindKey, ""), func(tx Tx) (err error) {
+		if done, err = s.importKeys(tx, c, ins, now); err != nil {
+			return err
 		}
 		return noteImports(tx)
 	})
@@ -56,42 +51,86 @@ func (s *Service) ImportKeys(ctx context.Context, c Caller, ins []Import, now ti
 	return done, nil
 }
 
-// owners are the organizations of one transaction, each read once.
-type owners map[string]*Organization
+// imports is what one transaction knows of what it imports, each thing read
+// once: the store is asked for all of a thousand keys in one question.
+type imports struct {
+	tx     Tx
+	caller Caller
+	owners map[string]*Organization // by what was asked for
+	known  map[AccessKey]Record     // by their imported credentials
+}
 
-func (o owners) of(tx Tx, c Caller, asked string) (*Organization, error) {
-	if org, known := o[asked]; known {
-		return org, nil
-	}
-	org, err := owner(tx, c, asked)
+func (s *Service) importKeys(tx Tx, c Caller, ins []Import, now time.Time) ([]Imported, error) {
+	pairs, err := s.importedPairs(ins)
 	if err != nil {
 		return nil, err
 	}
-	o[asked] = &org
-	return &org, nil
+	batch := imports{tx, c, make(map[string]*Organization), make(map[AccessKey]Record)}
+	if err := batch.read(pairs); err != nil {
+		return nil, err
+	}
+	done := make([]Imported, len(ins))
+	for i := range ins {
+		if done[i], err = batch.bring(ins[i].NewKey, pairs[i], now); err != nil {
+			return nil, placed(fmt.Sprintf("/keys/%d", i), err)
+		}
+	}
+	return done, nil
 }
 
-func (s *Service) importKey(tx Tx, c Caller, owners owners, in *Import, now time.Time) (Imported, error) {
-	sum, err := in.sum(s.Policy.Prefix)
+func (s *Service) importedPairs(ins []Import) ([]Pair, error) {
+	pairs := make([]Pair, len(ins))
+	for i := range ins {
+		sum, err := ins[i].sum(s.Policy.Prefix)
+		if err != nil {
+			return nil, placed(fmt.Sprintf("/keys/%d", i), err)
+		}
+		pairs[i] = s.Credentials.ImportedPair(1, sum)
+	}
+	return pairs, nil
+}
+
+func (b *imports) read(pairs []Pair) error {
+	names := make([]LookupID, len(pairs))
+	for i := range pairs {
+		names[i] = LookupID(pairs[i].AccessKey)
+	}
+	found, err := b.tx.KeysFoundBy(names)
+	for i := range found {
+		for _, alias := range found[i].Aliases() {
+			b.known[AccessKey(alias)] = found[i]
+		}
+	}
+	return err
+}
+
+// bring makes the key, unless its credential is there already.
+func (b *imports) bring(in NewKey, pair Pair, now time.Time) (Imported, error) {
+	org, err := b.owner(in.Organization)
 	if err != nil {
 		return Imported{}, err
 	}
-	org, err := owners.of(tx, c, in.Organization)
-	if err != nil {
-		return Imported{}, err
-	}
-	pair := s.Credentials.ImportedPair(1, sum)
-	known, err := tx.KeyFoundBy(LookupID(pair.AccessKey))
-	switch {
-	case err != nil:
-		return Imported{}, err
-	case known.ID != "" && known.Organization != org.Slug:
+	switch known, exists := b.known[pair.AccessKey]; {
+	case exists && known.Organization != org.Slug:
 		return Imported{}, ErrCredentialTaken
-	case known.ID != "":
-		return Imported{known.ID, true}, c.manages(&known)
+	case exists:
+		return Imported{known.ID, true}, b.caller.manages(&known)
 	}
-	rec, err := put(tx, c, org, in.NewKey, pair, now)
+	rec, err := put(b.tx, b.caller, org, in, pair, now)
+	b.known[pair.AccessKey] = rec
 	return Imported{ID: rec.ID}, err
+}
+
+func (b *imports) owner(asked string) (*Organization, error) {
+	if org, known := b.owners[asked]; known {
+		return org, nil
+	}
+	org, err := owner(b.tx, b.caller, asked)
+	if err != nil {
+		return nil, err
+	}
+	b.owners[asked] = &org
+	return &org, nil
 }
 
 // sum refuses what could never be presented: the shape of a credential alone

@@ -164,8 +164,9 @@ type KeyTx interface {
 type ListTx interface {
 	// Keys is Records.List.
 	Keys(q Query) (Page, error)
-	// KeyFoundBy returns the record that id names, or the zero Record.
-	KeyFoundBy(id LookupID) (Record, error)
+	// KeysFoundBy returns the records that the ids name, each once, in no
+	// certain order. An id that names none is left out.
+	KeysFoundBy(ids []LookupID) ([]Record, error)
 }
 
 // OrganizationTx reads and writes organizations.

@@ -5,6 +5,7 @@ package sqlite
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/warderhq/warder/keystore"
 )
@@ -75,13 +76,22 @@ func (t *tx) Key(id keystore.KeyID) (keystore.Record, error) {
 	return r, nil
 }
 
-// KeyFoundBy implements keystore.ListTx.
-func (t *tx) KeyFoundBy(id keystore.LookupID) (keystore.Record, error) {
-	var r keystore.Record
-	if _, err := t.row("looking up a key", t.store.write.key, keyTargets(&r), string(id)); err != nil {
-		return keystore.Record{}, err
+// KeysFoundBy implements keystore.ListTx.
+func (t *tx) KeysFoundBy(ids []keystore.LookupID) ([]keystore.Record, error) {
+	const doing = "looking up keys"
+	if err := t.usable(doing); err != nil || len(ids) == 0 {
+		return nil, err
 	}
-	return r, nil
+	out, err := all(context.WithoutCancel(t.ctx), t.sql.Stmt(t.store.write.keys), keyTargets, listText(ids))
+	if err != nil {
+		return nil, t.fail(doing, err)
+	}
+	seen := make(map[keystore.KeyID]bool, len(out)) // two aliases may lead to one key
+	return slices.DeleteFunc(out, func(r keystore.Record) bool {
+		twice := seen[r.ID]
+		seen[r.ID] = true
+		return twice
+	}), nil
 }
 
 // PutKey implements keystore.KeyTx.

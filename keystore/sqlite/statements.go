@@ -23,7 +23,7 @@ type readStatements struct {
 type writeStatements struct {
 	head, appendLog, pruneLog, replaceSecret                                  *sql.Stmt
 	key, insertKey, updateKey, deleteKey, insertAlias, deleteAlias, nameOwner *sql.Stmt
-	insertNames                                                               *sql.Stmt
+	insertNames, keys                                                         *sql.Stmt
 	insertKeyPermission, deleteKeyPermission                                  *sql.Stmt
 	organization, insertOrganization, updateOrganization                      *sql.Stmt
 	owned, deleteOrganization                                                 *sql.Stmt
@@ -35,7 +35,7 @@ type writeStatements struct {
 
 var (
 	keySelection = "keys.number, keys." + strings.Join(keyColumns, ", keys.")
-	keysByID     = "SELECT " + keySelection + " FROM json_each(?) AS asked" +
+	keysByAlias  = "SELECT " + keySelection + " FROM json_each(?) AS asked" +
 		" CROSS JOIN aliases ON aliases.alias = asked.value CROSS JOIN keys ON keys.number = aliases.number"
 	keyByAlias = "SELECT " + keySelection + " FROM aliases JOIN keys ON keys.number = aliases.number WHERE aliases.alias = ?"
 
@@ -72,7 +72,7 @@ func (r *readStatements) list() []statement {
 		// A row comes back whether there is such a key or not.
 		{&r.lookup, "SELECT " + keySelection + ", (SELECT max(revision) FROM log)" +
 			" FROM (SELECT 1) LEFT JOIN aliases ON aliases.alias = ? LEFT JOIN keys ON keys.number = aliases.number"},
-		{&r.keys, keysByID},
+		{&r.keys, keysByAlias},
 		{&r.head, headQuery},
 		{&r.mark, "SELECT mark FROM log WHERE revision = ?"},
 		{&r.changes, "SELECT revision, mark, kind, name, aliases FROM log WHERE revision > ? ORDER BY revision LIMIT ?"},
@@ -92,6 +92,7 @@ func (w *writeStatements) list() []statement {
 		{&w.replaceSecret, "UPDATE store_secret SET version = ?, sealed = ?, checked = ? WHERE version = ? AND sealed = ? AND checked = ?"},
 
 		{&w.key, keyByAlias},
+		{&w.keys, keysByAlias},
 		{&w.insertKey, insertion("keys", keyColumns)},
 		{&w.updateKey, replacement("keys", keyColumns)},
 		{&w.deleteKey, "DELETE FROM keys WHERE number = ?"},

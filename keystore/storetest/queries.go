@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -223,9 +224,21 @@ func (b *bench) changeAndFind(tx keystore.Tx, all []keystore.Record) error {
 		keystore.LookupID(all[2].Current.AccessKey): {}, keystore.LookupID(gone.ID): {},
 		keystore.LookupID(gone.Current.AccessKey): {}, "": {}, "key_none": {},
 	} {
-		if got, err := tx.KeyFoundBy(id); err != nil || got != want {
-			b.Errorf("KeyFoundBy(%s): %+v %v", id, got, err)
+		got, err := tx.KeysFoundBy([]keystore.LookupID{id})
+		if err != nil || want.ID == "" && len(got) != 0 || want.ID != "" && !slices.Equal(got, []keystore.Record{want}) {
+			b.Errorf("KeysFoundBy(%s): %+v %v", id, got, err)
 		}
+	}
+	several := []keystore.LookupID{"key_none", "key_own", keystore.LookupID(access("own")), keystore.LookupID(changed.ID), "key_own"}
+	got, err := tx.KeysFoundBy(several)
+	slices.SortFunc(got, func(x, y keystore.Record) int { return cmp.Compare(x.Number, y.Number) })
+	want := []keystore.Record{own, changed}
+	slices.SortFunc(want, func(x, y keystore.Record) int { return cmp.Compare(x.Number, y.Number) })
+	if err != nil || !slices.Equal(got, want) {
+		b.Errorf("KeysFoundBy(%v): %+v %v", several, got, err)
+	}
+	if got, err := tx.KeysFoundBy(nil); err != nil || len(got) != 0 {
+		b.Errorf("KeysFoundBy(nothing): %+v %v", got, err)
 	}
 	return nil
 }
