@@ -161,11 +161,27 @@ func TestRefusedAttemptsAreBounded(t *testing.T) {
 	for range 1100 {
 		n.service.Refused(t.Context(), flood, "keys.create", keystore.ErrForbidden)
 	}
+	// What is not kept does not wait for the writer either, and keeps no change waiting.
+	busy, leave := make(chan struct{}), make(chan struct{})
+	go n.store.Transact(t.Context(), func(keystore.Tx) error { close(busy); <-leave; return nil })
+	<-busy
+	noted := make(chan struct{})
+	go func() {
+		defer close(noted)
+		n.service.Refused(t.Context(), flood, "keys.create", keystore.ErrForbidden)
+	}()
+	select {
+	case <-noted:
+	case <-time.After(3 * time.Second):
+		t.Error("an attempt that is not kept waits for the writer")
+	}
+	close(leave)
+	<-noted
 	other := flood
 	other.Actor = "key_other"
 	n.service.Refused(t.Context(), other, "keys.create", keystore.ErrForbidden)
 	kept := n.audit(t, keystore.AuditQuery{Actor: "key_flood"})
-	if len(kept) != 1000 || !strings.HasSuffix(kept[0].Refused, "not kept for now") || kept[1].Refused != keystore.ErrForbidden.Error() {
+	if len(kept) != 1000 || !strings.HasSuffix(kept[0].Refused, "not kept for a while") || kept[1].Refused != keystore.ErrForbidden.Error() {
 		t.Errorf("%d are kept, the last as %q", len(kept), kept[0].Refused)
 	}
 	if kept := n.audit(t, keystore.AuditQuery{Actor: "key_other"}); len(kept) != 1 {

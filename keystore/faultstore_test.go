@@ -437,7 +437,7 @@ type node struct {
 	credentials *Credentials
 	service     *Service
 	auth        *Authenticator
-	tokens      verifierStub
+	tokens      provenTokens
 	failures    chan error // of rounds; the first few
 }
 
@@ -445,7 +445,7 @@ type node struct {
 // catchUp or run. interval zero: the only writer.
 func newNode(t testing.TB, size int, interval time.Duration) *node {
 	t.Helper()
-	n := &node{store: newFaultStore(), lease: new(Lease), tokens: verifierStub{}, failures: make(chan error, 16)}
+	n := &node{store: newFaultStore(), lease: new(Lease), tokens: provenTokens{}, failures: make(chan error, 16)}
 	secret := NewStoreSecret()
 	n.credentials = NewCredentials(secret)
 	n.view = NewView(n.store, n.lease, size)
@@ -537,10 +537,10 @@ func (n *node) authenticate(rec *Record, secret Secret, now time.Time) (Principa
 	return n.auth.Authenticate(context.Background(), p, now)
 }
 
-// verifierStub holds the tokens that it proves.
-type verifierStub map[string]TokenClaims
+// provenTokens holds the tokens that it proves.
+type provenTokens map[string]TokenClaims
 
-func (v verifierStub) Verify(token string, _ time.Time) (TokenClaims, error) {
+func (v provenTokens) Verify(token string, _ time.Time) (TokenClaims, error) {
 	claims, ok := v[token]
 	if !ok {
 		return TokenClaims{}, ErrInvalid

@@ -24,7 +24,7 @@ const (
 	maxRefusalActors = 4096
 )
 
-const moreRefusals = "; more of this caller are not kept for now"
+const moreRefusals = "; more of this caller are not kept for a while"
 
 // NewRefusals returns Refusals that know no caller yet.
 func NewRefusals() *Refusals {

@@ -230,16 +230,16 @@ func same(a, b StoreSecret) bool {
 	return a.root != nil && b.root != nil && bytes.Equal(a.Derive("test"), b.Derive("test"))
 }
 
-// rowStub is a SecretRow.
-type rowStub struct {
+// fixedRow is a SecretRow.
+type fixedRow struct {
 	row      SealedSecret
 	replaced int
 	err      error
 }
 
-func (s *rowStub) SealedSecret(context.Context) (SealedSecret, error) { return s.row, s.err }
+func (s *fixedRow) SealedSecret(context.Context) (SealedSecret, error) { return s.row, s.err }
 
-func (s *rowStub) ReplaceSealedSecret(_ context.Context, old, next SealedSecret) error {
+func (s *fixedRow) ReplaceSealedSecret(_ context.Context, old, next SealedSecret) error {
 	if !bytes.Equal(old.Sealed, s.row.Sealed) {
 		return ErrStaleEdit
 	}
@@ -276,7 +276,7 @@ func TestUnlock(t *testing.T) {
 		"damaged, opened with the previous": {damaged, now, before, ErrCorrupt, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			row := &rowStub{row: c.row}
+			row := &fixedRow{row: c.row}
 			got, err := Unlock(ctx, row, c.master, c.previous)
 			if !errors.Is(err, c.want) || row.replaced != c.replaced || (err == nil && !same(got, secret)) {
 				t.Fatalf("Unlock = %v after %d replacements", err, row.replaced)
@@ -288,7 +288,7 @@ func TestUnlock(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Unlock(ctx, &rowStub{err: errFault}, before, now); !errors.Is(err, errFault) {
+	if _, err := Unlock(ctx, &fixedRow{err: errFault}, before, now); !errors.Is(err, errFault) {
 		t.Errorf("a store that fails: %v", err)
 	}
 }

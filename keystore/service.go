@@ -142,19 +142,20 @@ func (s *Service) noteRefusal(ctx context.Context, a action, err error) {
 	if !refused {
 		return
 	}
+	e, kept := s.keptRefusal(a, a.object, reason, time.Now())
+	if !kept {
+		return // and nobody waits for the writer because of it
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
 	defer cancel()
-	now := time.Now()
-	_, _ = s.Store.Transact(ctx, func(tx Tx) error { return s.appendRefusal(tx, a, a.object, reason, now) })
+	_, _ = s.Store.Transact(ctx, func(tx Tx) error { return tx.AppendAudit(&e) })
 }
 
-func (s *Service) appendRefusal(tx Tx, a action, object, reason string, now time.Time) error {
+// keptRefusal returns the entry for an attempt on object; false if the caller
+// has had too many of them kept.
+func (s *Service) keptRefusal(a action, object, reason string, now time.Time) (AuditEntry, bool) {
 	reason, kept := s.Refusals.keep(a.caller.Actor, reason, now)
-	if !kept {
-		return nil
-	}
-	e := a.refused(object, reason, now)
-	return tx.AppendAudit(&e)
+	return a.refused(object, reason, now), kept
 }
 
 // refused returns the entry for an attempt on object. A caller's own text can

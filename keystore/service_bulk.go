@@ -87,7 +87,11 @@ func (s *Service) deleteKeys(tx Tx, a action, in BulkDelete, now time.Time) (don
 			done.Deleted = append(done.Deleted, id)
 		case refused:
 			done.Failed = append(done.Failed, BulkFailure{id, err})
-			if err := s.appendRefusal(tx, a, string(id), reason, now); err != nil {
+			e, kept := s.keptRefusal(a, string(id), reason, now)
+			if !kept {
+				continue
+			}
+			if err := tx.AppendAudit(&e); err != nil {
 				return BulkDeleted{}, err
 			}
 		default:

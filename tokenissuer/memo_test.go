@@ -135,6 +135,22 @@ func TestMemoComparesTheWholeToken(t *testing.T) {
 }
 
 // A proof is not tied to the buffer that it came in: a whole header, say.
+// Two tokens may share a place among those found last. Only the whole token
+// says which of them it is.
+func TestRecentProofIsOfTheWholeToken(t *testing.T) {
+	now := time.Now()
+	n := newTestNode(t, nodeOptions{})
+	issuer := n.issuer(t, IssuerConfig{})
+	mighty := remembered(t, issuer, testPrincipal("a b"), now)
+	meek := mint(t, issuer, testPrincipal("a"), now)
+	memo := n.keyring.memo
+	memo.recent[memo.place(meek)>>(64-recentBits)].Store(memo.find(mighty))
+	claims, err := issuer.Verify(meek, now)
+	if err != nil || claims.Scopes != "a" {
+		t.Errorf("one token is taken for another: %+v, %v", claims, err)
+	}
+}
+
 func TestMemoOwnsItsStrings(t *testing.T) {
 	now := time.Now()
 	n := newTestNode(t, nodeOptions{})
