@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,9 +13,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -487,8 +490,11 @@ func FuzzTokenEndpointBody(f *testing.F) {
 	f.Add(false, `{"access_key":"`+goodAccess+`","secret_key":"`+goodSecret+`","scope":"a"}`)
 	f.Add(false, `{"access_key":"x","access_key":"y"}`)
 	f.Add(false, `{"scope":[[[[`)
+	var peers atomic.Uint32 // each body comes from a peer of its own, which has guesses left
 	f.Fuzz(func(t *testing.T, asForm bool, body string) {
 		r := httptest.NewRequest(http.MethodPost, "/token", strings.NewReader(body))
+		peer := binary.BigEndian.AppendUint32(nil, peers.Add(1))
+		r.RemoteAddr = netip.AddrPortFrom(netip.AddrFrom4([4]byte(peer)), 1).String()
 		r.Header.Set("Content-Type", jsonType)
 		if asForm {
 			r.Header.Set("Content-Type", form)
