@@ -119,13 +119,12 @@ func (t *tx) PutKey(r *keystore.Record) error {
 		return fmt.Errorf("writing key %s: %w", r.ID, err)
 	}
 	changed := keystore.ChangedAliases(&before, r)
-	revision, err := t.log(keystore.KindKey, string(r.ID), changed)
-	if err != nil {
+	after := *r
+	after.Revision = t.head.Revision + 1 // of the row that the log is about to get
+	if err := t.writeKey(&after); err != nil {
 		return err
 	}
-	after := *r
-	after.Revision = revision
-	if err := t.writeKey(&after); err != nil {
+	if _, err := t.log(keystore.KindKey, string(r.ID), changed); err != nil {
 		return err
 	}
 	if err := t.moveAliases(&before, &after, changed); err != nil {
@@ -146,20 +145,27 @@ func (t *tx) permitName(r, before *keystore.Record) error {
 			return fmt.Errorf("writing key %s: %w", r.ID, err)
 		}
 	}
-	if r.Name == "" || r.Name == before.Name && r.Organization == before.Organization {
-		return nil
+	if r.Number == 0 || r.Name == "" || r.Name == before.Name && r.Organization == before.Organization {
+		return nil // a new key finds out when it is inserted: imports are made of this
 	}
 	var owner keystore.Number
 	taken, err := t.row("reading a key's name", t.store.write.nameOwner, []any{number(&owner)}, r.Organization, r.Name)
 	if err == nil && taken {
-		return fmt.Errorf("naming key %s: %w", r.ID, keystore.ErrNameTaken)
+		return nameTaken(r)
 	}
 	return err
+}
+
+func nameTaken(r *keystore.Record) error {
+	return fmt.Errorf("naming key %s: %w", r.ID, keystore.ErrNameTaken)
 }
 
 func (t *tx) writeKey(r *keystore.Record) (err error) {
 	if r.Number == 0 {
 		r.Number, err = t.insert("inserting a key", t.store.write.insertKey, keyValues(r)...)
+		if err == nil && r.Number == 0 {
+			return nameTaken(r)
+		}
 		return err
 	}
 	return t.exec("updating a key", t.store.write.updateKey, append(keyValues(r), int64(r.Number))...)

@@ -93,7 +93,7 @@ func (w *writeStatements) list() []statement {
 
 		{&w.key, keyByAlias},
 		{&w.keys, keysByAlias},
-		{&w.insertKey, insertion("keys", keyColumns)},
+		{&w.insertKey, insertion("keys", keyColumns) + " ON CONFLICT (organization, name) WHERE name <> '' DO NOTHING"},
 		{&w.updateKey, replacement("keys", keyColumns)},
 		{&w.deleteKey, "DELETE FROM keys WHERE number = ?"},
 		{&w.insertNames, "INSERT INTO aliases (alias, number) VALUES (?, ?), (?, ?)"},

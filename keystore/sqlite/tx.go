@@ -92,6 +92,13 @@ func (t *tx) fail(doing string, err error) error {
 	return t.failed
 }
 
+func (t *tx) failIf(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return t.fail(doing, err)
+}
+
 // statement returns st as it is in the transaction. A thousand keys need it a
 // thousand times.
 func (t *tx) statement(st *sql.Stmt) *sql.Stmt {
@@ -114,7 +121,8 @@ func (t *tx) exec(doing string, st *sql.Stmt, args ...any) error {
 	return nil
 }
 
-// insert is exec for a row that gets its number from the store.
+// insert is exec for a row that gets its number from the store; zero if the
+// statement leaves it out because of another.
 func (t *tx) insert(doing string, st *sql.Stmt, args ...any) (keystore.Number, error) {
 	if err := t.usable(doing); err != nil {
 		return 0, err
@@ -124,11 +132,12 @@ func (t *tx) insert(doing string, st *sql.Stmt, args ...any) (keystore.Number, e
 	if err != nil {
 		return 0, t.fail(doing, err)
 	}
-	number, err := result.LastInsertId()
-	if err != nil {
-		return 0, t.fail(doing, err)
+	inserted, err := result.RowsAffected()
+	if err != nil || inserted == 0 {
+		return 0, t.failIf(doing, err)
 	}
-	return keystore.Number(number), nil
+	number, err := result.LastInsertId()
+	return keystore.Number(number), t.failIf(doing, err)
 }
 
 // row reads at most one row; false if there is none.
