@@ -174,14 +174,24 @@ func (w *world) log() string {
 	return string(text)
 }
 
+// givenAddresses are those that freeAddress has returned. Caddy would let two
+// of its servers share one.
+var givenAddresses sync.Map
+
+// freeAddress returns an address that nobody listens at, another each time.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := l.Addr().String()
+		l.Close()
+		if _, given := givenAddresses.LoadOrStore(address, true); !given {
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func portOf(address string) string {

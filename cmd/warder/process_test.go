@@ -102,15 +102,22 @@ func (s *site) read(name string) string {
 	return string(text)
 }
 
+// givenPorts are those that freePort has returned. Caddy would let two of its
+// servers share one.
+var givenPorts sync.Map
+
 // freePort returns a port below those that outgoing connections get, so that
-// none of them takes it before it is used.
+// none of them takes it before it is used, and another each time.
 func freePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := 20000 + rand.IntN(12000)
 		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
-		if err == nil {
-			l.Close()
+		if err != nil {
+			continue
+		}
+		l.Close()
+		if _, given := givenPorts.LoadOrStore(port, true); !given {
 			return port
 		}
 	}
