@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Runs everything there is to test. It installs what it needs (a C compiler
-# for the race detector), leaves nothing running, and compiles Caddy twice:
-# once plain, once with the race detector.
+# for the race detector, PostgreSQL), leaves nothing running, and compiles Caddy
+# twice: once plain, once with the race detector.
 #
-#   ./test.sh          everything
-#   FUZZTIME=60s       how long each fuzz target runs (default 5s)
+#   ./test.sh                 everything
+#   FUZZTIME=60s              how long each fuzz target runs (default 5s)
+#   WARDER_TEST_POSTGRES=URL  a superuser's, of the server to test on instead of
+#                             one that runs for the tests alone
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -14,10 +16,17 @@ if ! command -v go >/dev/null; then
 	echo "Go is missing: https://go.dev/doc/install" >&2
 	exit 1
 fi
-if ! command -v "${CC:-gcc}" >/dev/null; then
-	step "installing a C compiler for the race detector"
+missing=()
+command -v "${CC:-gcc}" >/dev/null || missing+=(gcc libc6-dev)
+command -v initdb /usr/lib/postgresql/*/bin/initdb >/dev/null || missing+=(postgresql)
+if [ ${#missing[@]} -gt 0 ]; then
+	step "installing ${missing[*]}"
 	export DEBIAN_FRONTEND=noninteractive
-	apt-get update -qq && apt-get install -qq -y --no-install-recommends gcc libc6-dev
+	if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+		mkdir -p /etc/postgresql-common # the programs, without a server that runs
+		echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+	fi
+	apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}"
 fi
 
 work=$(mktemp -d)
@@ -34,6 +43,16 @@ fi
 step "build"
 CGO_ENABLED=0 go build -trimpath=false -o "$work/warder" ./cmd/warder
 export WARDER_BINARY=$work/warder
+
+# It ends with this script, however that ends, and takes its directory along.
+if [ -z "${WARDER_TEST_POSTGRES:-}" ]; then
+	step "PostgreSQL"
+	CGO_ENABLED=0 go build -o "$work/postgresonce" ./keystore/postgres/postgrestest/postgresonce
+	coproc "$work/postgresonce"
+	read -r WARDER_TEST_POSTGRES <&"${COPROC[0]}"
+	export WARDER_TEST_POSTGRES
+fi
+export WARDER_REQUIRE_POSTGRES=1 # to fail without it, not to skip
 
 step "vet"
 CGO_ENABLED=0 go vet ./...

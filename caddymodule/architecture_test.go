@@ -27,6 +27,9 @@ var arrows = map[string][]string{
 	"keystore":                          nil,
 	"keystore/sqlite":                   {"keystore"},
 	"keystore/storetest":                {"keystore"},
+
+	"keystore/postgres/postgrestest":              nil,
+	"keystore/postgres/postgrestest/postgresonce": {"keystore/postgres/postgrestest"},
 }
 
 const caddyPrefix = "github.com/caddyserver/"
@@ -42,7 +45,7 @@ var confined = map[string][]string{
 	"github.com/prometheus/":         {"caddymodule"},
 	"github.com/spf13/cobra":         {"caddymodule"},
 	"net/http":                       {"caddymodule", "cmd/warder", "managementapi", "managementapi/dialect", "managementapi/dialect/dialecttest", "tokenissuer"},
-	"testing":                        {"keystore/storetest", "managementapi/dialect/dialecttest"},
+	"testing":                        {"keystore/postgres/postgrestest", "keystore/storetest", "managementapi/dialect/dialecttest"},
 
 	// Clients that others use, and what judges the OpenAPI document.
 	"github.com/cloudflare/":      {onlyTests},
