@@ -33,9 +33,9 @@ An empty cell is as if the column were not there. JSON lines are one object
 each, with the same members as in the management API: arrays for scopes,
 permissions (ids) and networks. Organizations have to be there before.
 
-Keys are sent in batches; of each batch all are imported or none. The first
-mistake ends the import, and names its line: mend it and run the whole import
-again. A credential that was imported before is left as it is, so that an
+Keys are sent in batches, two at a time; of each batch all are imported or none.
+The first mistake ends the import, and names its line: mend it and run the whole
+import again. A credential that was imported before is left as it is, so that an
 import that was interrupted, however that was, can just be run again.
 
 --resume FILE saves the time that this takes: after each batch FILE records how
@@ -63,6 +63,7 @@ func importKeys(s *session) error {
 	if i.resume, err = s.openResume(); err != nil {
 		return err
 	}
+	defer i.abandon()
 	if err := i.run(); err != nil {
 		return i.interrupted(err)
 	}
@@ -75,6 +76,7 @@ type importing struct {
 	rows   importRows
 	resume *resume // nil: nothing is recorded
 	batch  importBatch
+	sent   []sentBatch // not acknowledged yet, in the order of the input
 
 	imported, existed int // acknowledged in this run
 }
@@ -86,7 +88,7 @@ func (i *importing) run() error {
 			break
 		}
 		if err != nil {
-			return err
+			return i.settleBefore(err)
 		}
 		if skip, err := i.resume.skips(row); skip || err != nil {
 			if err != nil {
@@ -104,28 +106,81 @@ func (i *importing) run() error {
 	if err := i.resume.end(); err != nil {
 		return err
 	}
-	return i.flush()
+	if err := i.flush(); err != nil {
+		return err
+	}
+	return i.settle(0)
 }
 
-// flush sends the batch. What the server has acknowledged is printed before it
-// is recorded: a line may be printed twice, but is not missing.
+// importsUnderWay is how many batches the server has at a time: it reads one
+// while it writes the other.
+const importsUnderWay = 2
+
+// sentBatch is a batch that the server has not acknowledged yet.
+type sentBatch struct {
+	importBatch
+	answer chan sentAnswer
+}
+
+type sentAnswer struct {
+	keys []importedKey
+	err  error
+}
+
+// flush sends the batch, as soon as there are few enough under way.
 func (i *importing) flush() error {
 	if len(i.batch.rows) == 0 {
 		return nil
 	}
-	done, err := i.send()
-	if err != nil {
-		return i.batch.blame(err)
-	}
-	if err := i.acknowledge(done); err != nil {
+	if err := i.settle(importsUnderWay - 1); err != nil {
 		return err
 	}
-	if err := i.resume.record(i.batch.rows, done[len(done)-1].ID); err != nil {
-		return err
-	}
-	i.batch = importBatch{}
-	i.showProgress()
+	next := sentBatch{i.batch, make(chan sentAnswer, 1)}
+	go func() {
+		keys, err := i.send(&next.importBatch)
+		next.answer <- sentAnswer{keys, err}
+	}()
+	i.sent, i.batch = append(i.sent, next), importBatch{}
 	return nil
+}
+
+// settle takes answers, in the order of the input, until only so many batches
+// are under way. What the server has acknowledged is printed before it is
+// recorded: a line may be printed twice, but is not missing.
+func (i *importing) settle(underWay int) error {
+	for len(i.sent) > underWay {
+		first := i.sent[0]
+		i.sent = i.sent[1:]
+		done := <-first.answer
+		if done.err != nil {
+			return first.blame(done.err)
+		}
+		if err := i.acknowledge(done.keys); err != nil {
+			return err
+		}
+		if err := i.resume.record(first.rows, done.keys[len(done.keys)-1].ID); err != nil {
+			return err
+		}
+		i.showProgress()
+	}
+	return nil
+}
+
+// settleBefore ends the import at a mistake in the input: what was sent before
+// it counts.
+func (i *importing) settleBefore(mistake error) error {
+	if err := i.settle(0); err != nil {
+		return err
+	}
+	return mistake
+}
+
+// abandon waits for what is under way after a mistake before it. It is not
+// recorded, so that the next import meets it again.
+func (i *importing) abandon() {
+	for _, batch := range i.sent {
+		<-batch.answer
+	}
 }
 
 // importedKey is what came of one key. Line is for people and --json.
@@ -139,11 +194,11 @@ type importedKey struct {
 // later. Sending it again does nothing twice.
 const importAttempts = 20
 
-func (i *importing) send() ([]importedKey, error) {
+func (i *importing) send(batch *importBatch) ([]importedKey, error) {
 	for attempt := 1; ; attempt++ {
-		raw, err := i.post(i.batch.body(), "keys", "import")
+		raw, err := i.post(batch.body(), "keys", "import")
 		if err == nil {
-			return i.batch.read(raw)
+			return batch.read(raw)
 		}
 		p, refused := errors.AsType[*managementapi.Problem](err)
 		if !refused || p.RetryAfter == 0 || attempt == importAttempts {

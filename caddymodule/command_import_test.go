@@ -8,8 +8,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/warderhq/warder/keystore"
 	"github.com/warderhq/warder/managementapi"
@@ -123,9 +127,11 @@ func exitUsageOrState(code int) int {
 type importServer struct {
 	*httptest.Server
 	t      *testing.T
-	calls  [][]map[string]any
-	refuse func(call int) (status int, retryAfter string) // zero: it is acknowledged
-	lost   bool                                           // no key is known any more
+	refuse func(first string, call int) (status int, retryAfter string) // by the first name and how often it came; zero: acknowledged
+	lost   bool                                                         // no key is known any more
+
+	mu    sync.Mutex // guards calls
+	calls [][]map[string]any
 }
 
 func newImportServer(t *testing.T) *importServer {
@@ -155,9 +161,8 @@ func (s *importServer) take(w http.ResponseWriter, r *http.Request) {
 	if err != nil || json.Unmarshal(raw, &body) != nil || len(raw) > 1<<20 || len(body.Keys) < 1 || len(body.Keys) > 1000 {
 		s.t.Errorf("a body of %d bytes with %d keys", len(raw), len(body.Keys))
 	}
-	s.calls = append(s.calls, body.Keys)
-	if s.refuse != nil {
-		if status, retry := s.refuse(len(s.calls)); status != 0 {
+	if call := s.note(body.Keys); s.refuse != nil {
+		if status, retry := s.refuse(fmt.Sprint(body.Keys[0]["name"]), call); status != 0 {
 			answerProblem(w, status, "unavailable", retry)
 			return
 		}
@@ -168,6 +173,19 @@ func (s *importServer) take(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// note returns how often this batch came.
+func (s *importServer) note(keys []map[string]any) (call int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = append(s.calls, keys)
+	for _, batch := range s.calls {
+		if batch[0]["name"] == keys[0]["name"] {
+			call++
+		}
+	}
+	return call
 }
 
 func answerProblem(w http.ResponseWriter, status int, code, retryAfter string) {
@@ -184,8 +202,14 @@ func (s *importServer) run(input string, args ...string) ran {
 	return commandReading(s.t, input, append([]string{"import", "--address", s.Listener.Addr().String()}, args...)...)
 }
 
-// sent returns the names in all calls, and forgets them.
+// sent returns the names in all calls, those of each in their order, and
+// forgets them.
 func (s *importServer) sent() (names []string) {
+	slices.SortFunc(s.calls, func(a, b []map[string]any) int {
+		first, _ := strconv.Atoi(fmt.Sprint(a[0]["name"]))
+		second, _ := strconv.Atoi(fmt.Sprint(b[0]["name"]))
+		return first - second
+	})
 	for _, call := range s.calls {
 		for _, key := range call {
 			names = append(names, fmt.Sprint(key["name"]))
@@ -209,8 +233,10 @@ func TestImportInBatches(t *testing.T) {
 	if out := s.run(numbered(2500)).done().out; out != "imported 2500 keys\n" || len(s.calls) != 3 {
 		t.Errorf("%d calls: %s", len(s.calls), out)
 	}
-	if names := s.sent(); names[0] != "0" || names[2499] != "2499" {
-		t.Errorf("%d names", len(names))
+	for n, name := range s.sent() {
+		if name != strconv.Itoa(n) {
+			t.Fatalf("%s is sent as number %d", name, n)
+		}
 	}
 	large := strings.Repeat(`{"credential":"long-enough","metadata":{"x":"`+strings.Repeat("<", 300<<10)+`"}}`+"\n", 7)
 	if s.run(large).done(); len(s.calls) != 3 {
@@ -222,16 +248,16 @@ func TestImportInBatches(t *testing.T) {
 // is named with what was done before.
 func TestImportIsPatient(t *testing.T) {
 	s := newImportServer(t)
-	s.refuse = func(call int) (int, string) {
-		switch call {
-		case 1:
+	s.refuse = func(first string, call int) (int, string) {
+		switch {
+		case first == "0" && call == 1:
 			return http.StatusTooManyRequests, "1"
-		case 2, 4:
-			return 0, ""
-		case 3:
+		case first == "1000" && call == 1:
 			return http.StatusServiceUnavailable, "1"
-		default:
+		case first == "2000":
 			return http.StatusServiceUnavailable, ""
+		default:
+			return 0, ""
 		}
 	}
 	s.run(numbered(2500)).fails(exitUnavailable, "not now", "the 2000 keys before are imported")
@@ -240,10 +266,34 @@ func TestImportIsPatient(t *testing.T) {
 	}
 }
 
+// What was sent beside a refused batch is not recorded: it comes again.
+func TestImportEndsInOrder(t *testing.T) {
+	s := newImportServer(t)
+	file := filepath.Join(t.TempDir(), "state")
+	s.refuse = func(first string, _ int) (int, string) {
+		if first != "1000" {
+			return 0, ""
+		}
+		time.Sleep(100 * time.Millisecond) // the next one is acknowledged before
+		return http.StatusServiceUnavailable, ""
+	}
+	s.run(numbered(3500), "--resume", file).fails(exitUnavailable, "not now", "the 1000 keys before are imported")
+	if names := s.sent(); len(names) != 3000 {
+		t.Errorf("%d names: there are two batches under way, no more and no less", len(names))
+	}
+	s.refuse = nil
+	if s.run(numbered(3500), "--resume", file).done(); len(s.sent()) != 2500 {
+		t.Error("what was acknowledged out of its turn did not come again")
+	}
+	s.run(numbered(1500)+"credential-x\n", "--resume", filepath.Join(t.TempDir(), "state")).fails(exitUsage, "line 1502", "the 1000 keys before")
+}
+
 func TestImportResumes(t *testing.T) {
 	s := newImportServer(t)
 	file := filepath.Join(t.TempDir(), "state")
-	s.refuse = func(call int) (int, string) { return map[int]int{3: http.StatusServiceUnavailable}[call], "" }
+	s.refuse = func(first string, _ int) (int, string) {
+		return map[string]int{"2000": http.StatusServiceUnavailable}[first], ""
+	}
 	s.run(numbered(2500), "--resume", file).fails(exitUnavailable, "2000 keys before")
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("%v %v", info, err)

@@ -111,9 +111,16 @@ func (c Caller) does(operation string, kind Kind, object string) action {
 	return action{c, operation, kind, object}
 }
 
-// transact commits, then waits until this node has applied the commit, even
-// if the caller has gone: what is committed has to take effect.
+// transact commits, then waits until this node has applied the commit.
 func (s *Service) transact(ctx context.Context, a action, fn func(Tx) error) (Revision, error) {
+	revision, err := s.commit(ctx, a, fn)
+	if err != nil {
+		return 0, err
+	}
+	return revision, s.takeEffect(ctx, revision)
+}
+
+func (s *Service) commit(ctx context.Context, a action, fn func(Tx) error) (Revision, error) {
 	by := a.caller.Attribution(a.operation)
 	revision, err := s.Store.Transact(ctx, func(tx Tx) error { return fn(Audited(tx, by, time.Now())) })
 	if err != nil {
@@ -121,12 +128,18 @@ func (s *Service) transact(ctx context.Context, a action, fn func(Tx) error) (Re
 		s.noteRefusal(ctx, a, err)
 		return 0, err
 	}
+	return revision, nil
+}
+
+// takeEffect returns when this node has applied what is committed, even if
+// the caller has gone: it has to take effect.
+func (s *Service) takeEffect(ctx context.Context, revision Revision) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
 	defer cancel()
 	if err := s.Follower.Await(ctx, revision); err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrNotInForce, unavailable(err))
+		return fmt.Errorf("%w: %w", ErrNotInForce, unavailable(err))
 	}
-	return revision, nil
+	return nil
 }
 
 // Refused notes in the audit log that a caller was refused before any verb

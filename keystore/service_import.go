@@ -33,22 +33,30 @@ func (s *Service) ImportKeys(ctx context.Context, c Caller, ins []Import, now ti
 	if len(ins) < 1 || len(ins) > MaximumImport {
 		return nil, &FieldError{"/keys", "must be 1 to 1000 keys"}
 	}
+	done, revision, err := s.commitImport(ctx, c, ins, now)
+	if err != nil {
+		return nil, err
+	}
+	// While this node applies what it has written, the next import may write.
+	if err := s.takeEffect(ctx, revision); err != nil {
+		return nil, err
+	}
+	return done, nil
+}
+
+func (s *Service) commitImport(ctx context.Context, c Caller, ins []Import, now time.Time) (done []Imported, _ Revision, _ error) {
 	end, err := s.Bulk.take(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("waiting for other imports: %w", err)
+		return nil, 0, fmt.Errorf("waiting for other imports: %w", err)
 	}
 	defer end()
-	var done []Imported
-	_, err = s.transact(ctx, c.does("keys.import", KindKey, ""), func(tx Tx) (err error) {
+	revision, err := s.commit(ctx, c.does("keys.import", KindKey, ""), func(tx Tx) (err error) {
 		if done, err = s.importKeys(tx, c, ins, now); err != nil {
 			return err
 		}
 		return noteImports(tx)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return done, nil
+	return done, revision, err
 }
 
 // imports is what one transaction knows of what it imports, each thing read
