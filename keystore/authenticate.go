@@ -39,10 +39,9 @@ type Authenticator struct {
 	Credentials *Credentials
 	Tokens      TokenVerifier
 	Settings    *Settings // nil: no credential is an imported one
-	// MaxStaleness is the age up to which the view is trusted. It does not
-	// matter while this process is the store's only writer; otherwise zero
-	// trusts nothing.
-	MaxStaleness time.Duration
+	// Freshness says up to which age the view is trusted. It does not matter
+	// while this process is the store's only writer.
+	Freshness Freshness
 }
 
 // Authenticate returns the principal that p proves at now. On ErrBlocked,
@@ -83,7 +82,7 @@ func (a *Authenticator) prove(ctx context.Context, p *Presented, now time.Time) 
 	if err := p.examine(); err != nil {
 		return nil, 0, err
 	}
-	if err := a.View.Await(ctx, now, a.MaxStaleness); err != nil {
+	if err := a.View.Await(ctx, now, a.Freshness); err != nil {
 		return nil, 0, err
 	}
 	e, known := a.View.cached(LookupID(p.Access), now)
@@ -109,7 +108,7 @@ func (a *Authenticator) prove(ctx context.Context, p *Presented, now time.Time) 
 // store holds any. Such look-ups are bounded in number: nothing tells a
 // made-up one from a good one before the store has been asked.
 func (a *Authenticator) authenticateImported(ctx context.Context, p Presented, now time.Time) (Principal, error) {
-	if err := a.View.Await(ctx, now, a.MaxStaleness); err != nil {
+	if err := a.View.Await(ctx, now, a.Freshness); err != nil {
 		return Principal{}, err
 	}
 	if a.Settings == nil || !a.Settings.HoldsImported() || len(p.Token) < MinimumImported {
@@ -131,7 +130,7 @@ func (a *Authenticator) authenticateImported(ctx context.Context, p Presented, n
 }
 
 func (a *Authenticator) authenticateToken(ctx context.Context, p Presented, now time.Time) (Principal, error) {
-	if err := a.View.Await(ctx, now, a.MaxStaleness); err != nil {
+	if err := a.View.Await(ctx, now, a.Freshness); err != nil {
 		return Principal{}, err // the signing keys, too, are only as fresh as the lease
 	}
 	claims, err := a.Tokens.Verify(p.Token, now)

@@ -433,6 +433,8 @@ type node struct {
 	directory   Directory
 	rulebook    Rulebook
 	settings    Settings
+	presence    *Presence // nil: of the only writer
+	registry    *faultRegistry
 	follower    *Follower
 	credentials *Credentials
 	service     *Service
@@ -442,24 +444,47 @@ type node struct {
 }
 
 // newNode returns a started node whose follower only moves when a test calls
-// catchUp or run. interval zero: the only writer.
+// catchUp or run. interval is that of due rounds; zero: the only writer.
 func newNode(t testing.TB, size int, interval time.Duration) *node {
 	t.Helper()
-	n := &node{store: newFaultStore(), lease: new(Lease), tokens: provenTokens{}, failures: make(chan error, 16)}
+	registry := newFaultRegistry()
+	var presence *Presence
+	if interval > 0 {
+		presence = NewPresence(registry, Node{ID: NewNodeID()})
+		if _, err := presence.Promise(context.Background(), Freshness{MaxStaleness: roundsPerLease * interval}); err != nil {
+			t.Fatalf("promising: %v", err)
+		}
+	}
+	n := buildNode(registry.store, size, presence)
+	n.registry = registry
+	n.start(t)
+	return n
+}
+
+// buildNode returns a node that was not started.
+func buildNode(store *faultStore, size int, presence *Presence) *node {
+	n := &node{store: store, presence: presence, lease: new(Lease), tokens: provenTokens{}, failures: make(chan error, 16)}
 	secret := NewStoreSecret()
 	n.credentials = NewCredentials(secret)
 	n.view = NewView(n.store, n.lease, size)
-	n.follower = NewFollower(n.store, n.lease, interval, n.failed, n.view, &n.directory, &n.rulebook, &n.settings)
+	n.follower = NewFollower(FollowerConfig{
+		Store: n.store, Lease: n.lease, Presence: presence, Failed: n.failed,
+		Appliers: []Applier{n.view, &n.directory, &n.rulebook, &n.settings},
+	})
 	n.service = &Service{
 		Store: n.store, Follower: n.follower, Credentials: n.credentials, Replays: NewReplays(secret),
 		Meters: n.view.Meters(), Directory: &n.directory, Rulebook: &n.rulebook,
 		Policy: Policy{Prefix: DefaultPrefix, Grace: DefaultGrace},
 	}
-	n.auth = &Authenticator{View: n.view, Credentials: n.credentials, Tokens: n.tokens, MaxStaleness: time.Second}
+	n.auth = &Authenticator{View: n.view, Credentials: n.credentials, Tokens: n.tokens, Freshness: Freshness{MaxStaleness: time.Second}}
+	return n
+}
+
+func (n *node) start(t testing.TB) {
+	t.Helper()
 	if err := n.follower.Start(context.Background()); err != nil {
 		t.Fatalf("starting the follower: %v", err)
 	}
-	return n
 }
 
 func (n *node) failed(err error) {
@@ -472,7 +497,7 @@ func (n *node) failed(err error) {
 // catchUp applies all there is.
 func (n *node) catchUp(t testing.TB) {
 	t.Helper()
-	if err := n.follower.round(context.Background()); err != nil {
+	if err := n.follower.round(context.Background(), reasonDue); err != nil {
 		t.Fatalf("following: %v", err)
 	}
 }

@@ -37,7 +37,7 @@ func (a *applied) Apply(c Change, head Revision) error {
 func TestFollowerAppliesInOrder(t *testing.T) {
 	n := newNode(t, 16, 0)
 	got := &applied{}
-	n.follower.appliers = append(n.follower.appliers, got)
+	n.follower.config.Appliers = append(n.follower.config.Appliers, got)
 	got.follow = n.follower.Applied
 	for range 3 {
 		rec, _ := n.newKey("")
@@ -90,7 +90,7 @@ func TestFollowerDistrustsASilentGap(t *testing.T) {
 	n.store.hook(func(h *hooks) { h.batch = func(b Batch) Batch { b.Changes = nil; return b } })
 	rec, _ := n.newKey("")
 	n.store.put(t, &rec)
-	if err := n.follower.round(context.Background()); err == nil || n.lease.Valid(time.Now(), time.Hour) {
+	if err := n.follower.round(context.Background(), reasonDue); err == nil || n.lease.Valid(time.Now(), time.Hour) {
 		t.Errorf("a round that lacks a row: %v", err)
 	}
 }
@@ -155,7 +155,7 @@ func TestPositionLost(t *testing.T) {
 				n.see(t, LookupID(r.Current.AccessKey))
 			}
 			seen := &applied{}
-			n.follower.appliers = append(n.follower.appliers, seen)
+			n.follower.config.Appliers = append(n.follower.config.Appliers, seen)
 			restore(n)
 			distrusted := false
 			n.store.hook(func(h *hooks) {
@@ -187,7 +187,7 @@ func TestReloadThatFailsTrustsNothing(t *testing.T) {
 			rec, secret := n.storedKey(t, "")
 			n.store.restore(n.store.head().Revision)
 			n.store.hook(func(h *hooks) { h.snapshot = func() error { return errFault } })
-			if err := n.follower.round(context.Background()); !errors.Is(err, errFault) {
+			if err := n.follower.round(context.Background(), reasonDue); !errors.Is(err, errFault) {
 				t.Errorf("round = %v", err)
 			}
 			if _, err := n.authenticate(&rec, secret, time.Now()); !errors.Is(err, ErrStale) {
@@ -216,7 +216,7 @@ func TestPositionLostForEver(t *testing.T) {
 			return nil
 		}
 	})
-	if err := n.follower.round(context.Background()); err == nil || reloads > 2 {
+	if err := n.follower.round(context.Background(), reasonDue); err == nil || reloads > 2 {
 		t.Errorf("round = %v after %d reloads", err, reloads)
 	}
 	if n.lease.Valid(time.Now(), time.Hour) {
@@ -257,7 +257,7 @@ func TestReadBegunBeforeAPurge(t *testing.T) {
 func TestOnlyWriterThatCannotReadItsLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, 16, 0)
-		n.auth.MaxStaleness = 0 // an only writer has no staleness
+		n.auth.Freshness = Freshness{} // an only writer has no staleness
 		n.run(t)
 		issued, err := n.service.CreateKey(context.Background(), LocalCaller(), NewKey{}, nil, time.Now())
 		if err != nil {
@@ -293,12 +293,12 @@ func TestOnlyWriterThatCannotReadItsLog(t *testing.T) {
 func TestApplierThatFails(t *testing.T) {
 	n := newNode(t, 16, 0)
 	got := &applied{fail: errFault}
-	n.follower.appliers = append(n.follower.appliers, got)
+	n.follower.config.Appliers = append(n.follower.config.Appliers, got)
 	for range 2 {
 		rec, _ := n.newKey("")
 		n.store.put(t, &rec)
 	}
-	if err := n.follower.round(context.Background()); !errors.Is(err, errFault) || n.lease.Valid(time.Now(), time.Hour) {
+	if err := n.follower.round(context.Background(), reasonDue); !errors.Is(err, errFault) || n.lease.Valid(time.Now(), time.Hour) {
 		t.Errorf("round = %v", err)
 	}
 	n.catchUp(t)
@@ -387,7 +387,7 @@ func TestLostAnswerTakesEffect(t *testing.T) {
 func TestStartFails(t *testing.T) {
 	store, lease := newFaultStore(), new(Lease)
 	store.hook(func(h *hooks) { h.snapshot = func() error { return errFault } })
-	f := NewFollower(store, lease, 0, nil, NewView(store, lease, 16))
+	f := NewFollower(FollowerConfig{Store: store, Lease: lease, Appliers: []Applier{NewView(store, lease, 16)}})
 	if err := f.Start(context.Background()); !errors.Is(err, errFault) || lease.Valid(time.Now(), time.Hour) {
 		t.Errorf("Start = %v", err)
 	}

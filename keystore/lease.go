@@ -8,6 +8,26 @@ import (
 	"time"
 )
 
+// Freshness is how old may be what a node knows, for one configuration to
+// decide on it. Zero trusts nothing.
+type Freshness struct {
+	// MaxStaleness is the age up to which every request is decided. Beyond
+	// it, a request first waits for the node to look at the store.
+	MaxStaleness time.Duration
+	// Serve is how long beyond MaxStaleness requests are decided all the same
+	// if the store cannot be looked at. It weakens the promise: what was
+	// revoked meanwhile passes for so much longer.
+	Serve time.Duration
+}
+
+// Bound returns the age at which nothing is decided any more.
+func (f Freshness) Bound() time.Duration {
+	if f.MaxStaleness <= 0 || f.Serve <= 0 {
+		return max(f.MaxStaleness, 0)
+	}
+	return f.MaxStaleness + min(f.Serve, math.MaxInt64-f.MaxStaleness)
+}
+
 // Lease remembers as of when this node knows everything the store knows. How
 // old that may be is the asking configuration's policy. The zero Lease, and a
 // suspended one, trusts nothing.
@@ -20,6 +40,7 @@ type Lease struct {
 
 	wake    atomic.Pointer[func()] // asks the follower for a round
 	waiting atomic.Int32
+	vain    atomic.Int64 // the value of monotonic after which a request waited in vain
 
 	mu      sync.Mutex // guards renewed
 	renewed chan struct{}
@@ -81,12 +102,28 @@ func (l *Lease) Remaining(now time.Time, staleness time.Duration) time.Duration 
 }
 
 // Await returns nil at once while the lease holds. Otherwise it wakes the
-// follower and waits for a round, for leaseWait at most; then ErrStale.
-func (l *Lease) Await(ctx context.Context, now time.Time, staleness time.Duration) error {
-	if l.Valid(now, staleness) {
+// follower and waits for a round, for leaseWait at most; then ErrStale, unless
+// f lets requests be served all the same. Once one has waited in vain, such
+// requests do not wait any more until a round has succeeded.
+func (l *Lease) Await(ctx context.Context, now time.Time, f Freshness) error {
+	if l.Valid(now, f.MaxStaleness) {
 		return nil
 	}
-	return l.await(ctx, staleness)
+	return l.awaitOrServe(ctx, now, f)
+}
+
+func (l *Lease) awaitOrServe(ctx context.Context, now time.Time, f Freshness) error {
+	known := l.monotonic.Load()
+	if f.Serve > 0 && l.vain.Load() == known && l.Valid(now, f.Bound()) {
+		l.ask()
+		return nil
+	}
+	err := l.await(ctx, f.MaxStaleness)
+	if err == nil || ctx.Err() != nil || f.Serve <= 0 || !l.Valid(time.Now(), f.Bound()) {
+		return err
+	}
+	l.vain.Store(known)
+	return nil
 }
 
 func (l *Lease) await(ctx context.Context, staleness time.Duration) error {
@@ -102,9 +139,7 @@ func (l *Lease) await(ctx context.Context, staleness time.Duration) error {
 		if l.Valid(time.Now(), staleness) {
 			return nil
 		}
-		if wake := l.wake.Load(); wake != nil {
-			(*wake)()
-		}
+		l.ask()
 		select {
 		case <-renewed:
 		case <-deadline.C:
@@ -112,6 +147,13 @@ func (l *Lease) await(ctx context.Context, staleness time.Duration) error {
 		case <-ctx.Done():
 			return ErrStale
 		}
+	}
+}
+
+// ask wakes the follower, if there is one.
+func (l *Lease) ask() {
+	if wake := l.wake.Load(); wake != nil {
+		(*wake)()
 	}
 }
 

@@ -55,13 +55,13 @@ func TestLeaseAwaitWakesTheFollower(t *testing.T) {
 		}
 		l.wake.Store(&wake)
 		began := time.Now()
-		if err := l.Await(context.Background(), began, time.Second); err != nil || woken != 1 {
+		if err := l.Await(context.Background(), began, Freshness{MaxStaleness: time.Second}); err != nil || woken != 1 {
 			t.Errorf("Await = %v after %d wakes", err, woken)
 		}
 		if waited := time.Since(began); waited != 100*time.Millisecond {
 			t.Errorf("waited %s for a round of 100ms", waited)
 		}
-		if err := l.Await(context.Background(), time.Now(), time.Second); err != nil || woken != 1 {
+		if err := l.Await(context.Background(), time.Now(), Freshness{MaxStaleness: time.Second}); err != nil || woken != 1 {
 			t.Errorf("a valid lease: %v after %d wakes", err, woken)
 		}
 	})
@@ -79,7 +79,7 @@ func TestLeaseAwaitIsNotFooledByAnOldRound(t *testing.T) {
 			l.Renew(time.Now())
 		}()
 		began := time.Now()
-		if err := l.Await(context.Background(), began, time.Second); err != nil || time.Since(began) != 100*time.Millisecond {
+		if err := l.Await(context.Background(), began, Freshness{MaxStaleness: time.Second}); err != nil || time.Since(began) != 100*time.Millisecond {
 			t.Errorf("Await = %v after %s", err, time.Since(began))
 		}
 	})
@@ -89,13 +89,13 @@ func TestLeaseAwaitIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l Lease
 		began := time.Now()
-		if err := l.Await(context.Background(), began, time.Second); !errors.Is(err, ErrStale) || time.Since(began) != leaseWait {
+		if err := l.Await(context.Background(), began, Freshness{MaxStaleness: time.Second}); !errors.Is(err, ErrStale) || time.Since(began) != leaseWait {
 			t.Errorf("Await = %v after %s", err, time.Since(began))
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 		defer cancel()
 		began = time.Now()
-		if err := l.Await(ctx, began, time.Second); !errors.Is(err, ErrStale) || time.Since(began) != 10*time.Millisecond {
+		if err := l.Await(ctx, began, Freshness{MaxStaleness: time.Second}); !errors.Is(err, ErrStale) || time.Since(began) != 10*time.Millisecond {
 			t.Errorf("a caller that leaves: %v after %s", err, time.Since(began))
 		}
 	})
@@ -106,11 +106,11 @@ func TestLeaseWaitersAreBounded(t *testing.T) {
 		var l Lease
 		var waiters sync.WaitGroup
 		for range maxLeaseWaiters {
-			waiters.Go(func() { l.Await(context.Background(), time.Now(), time.Second) })
+			waiters.Go(func() { l.Await(context.Background(), time.Now(), Freshness{MaxStaleness: time.Second}) })
 		}
 		synctest.Wait()
 		began := time.Now()
-		if err := l.Await(context.Background(), began, time.Second); !errors.Is(err, ErrStale) || time.Since(began) != 0 {
+		if err := l.Await(context.Background(), began, Freshness{MaxStaleness: time.Second}); !errors.Is(err, ErrStale) || time.Since(began) != 0 {
 			t.Errorf("one too many: %v after %s", err, time.Since(began))
 		}
 		waiters.Wait()

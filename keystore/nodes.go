@@ -68,3 +68,21 @@ type Notice struct {
 	Keys []KeyID // of those that changed, as many as a notification holds
 	Beat bool    // a heartbeat is asked for
 }
+
+// Pending reports whether n may at now still decide without r: it has not
+// shown that it applied r, and its bound, with a tenth of it more for clocks
+// that run apart, is not over.
+func (n Node) Pending(r Revision, now Instant) bool {
+	return n.Applied.Revision < r && now < n.Heartbeat+microseconds(n.Bound+n.Bound/10)
+}
+
+// LeaseLeft returns how long at now n may still decide on what it knew at its
+// last heartbeat.
+func (n Node) LeaseLeft(now Instant) time.Duration {
+	return max(time.Duration(n.Heartbeat+microseconds(n.Bound)-now)*time.Microsecond, 0)
+}
+
+// microseconds rounds up: nobody is thought to have ceased too early.
+func microseconds(d time.Duration) Instant {
+	return Instant((d + time.Microsecond - 1) / time.Microsecond)
+}

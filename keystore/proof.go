@@ -107,7 +107,7 @@ func (f *fingerprints) chain(m *message) fingerprint {
 // fingerprint f has been proved to carry, or nil if that is to be found out.
 // It takes as long for a wrong secret as for a key that is not known.
 func (a *Authenticator) recall(f fingerprint, access AccessKey, now time.Time) *entry {
-	if !a.View.Valid(now, a.MaxStaleness) { // asked before the view is: what is read after it is as fresh
+	if !a.View.Valid(now, a.Freshness.MaxStaleness) { // asked before the view is: what is read after it is as fresh
 		return nil
 	}
 	e, _ := a.View.cached(LookupID(access), now)

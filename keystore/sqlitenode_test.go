@@ -41,8 +41,10 @@ func newSQLiteNode(t testing.TB, viewSize int) *sqliteNode {
 	n.directory, n.rulebook, n.settings = new(keystore.Directory), new(keystore.Rulebook), new(keystore.Settings)
 	lease := new(keystore.Lease)
 	n.view = keystore.NewView(store, lease, viewSize)
-	n.follower = keystore.NewFollower(store, lease, 0, func(err error) { t.Log(err) },
-		n.view, n.directory, n.rulebook, n.settings)
+	n.follower = keystore.NewFollower(keystore.FollowerConfig{
+		Store: store, Lease: lease, Failed: func(err error) { t.Log(err) },
+		Appliers: []keystore.Applier{n.view, n.directory, n.rulebook, n.settings},
+	})
 	n.service = &keystore.Service{
 		Store: store, Follower: n.follower, Credentials: n.credentials, Replays: keystore.NewReplays(secret),
 		Meters: n.view.Meters(), Bulk: keystore.NewTurn(), Directory: n.directory, Rulebook: n.rulebook,

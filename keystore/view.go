@@ -30,6 +30,7 @@ type View struct {
 	seed    maphash.Seed
 	shards  []shard
 	recent  recentSlots
+	voided  floors
 	meters  *Meters
 	strange chan struct{} // holds a value for each look-up of an imported credential
 	epoch   atomic.Uint64
@@ -71,10 +72,23 @@ type recentSlots [1 << 14]atomic.Pointer[slot]
 // place takes other bits of the hash than the shards do.
 func (r *recentSlots) place(sum uint64) *atomic.Pointer[slot] { return &r[sum>>(64-14)] }
 
+// floors say as of which epoch reads of keys are not void. Keys with one hash
+// share a floor: a read may be repeated for another key's sake, and no number
+// of hints takes memory.
+type floors [1 << 14]atomic.Uint64
+
+func (f *floors) of(sum uint64) *atomic.Uint64 { return &f[sum>>(64-14)] }
+
+// raise lets nothing before epoch count any more.
+func raise(floor *atomic.Uint64, epoch uint64) {
+	for was := floor.Load(); was < epoch && !floor.CompareAndSwap(was, epoch); was = floor.Load() {
+	}
+}
+
 type shard struct {
 	mu    sync.RWMutex // guards all below
 	fence Revision     // nothing older enters: changes up to here were applied, or seen and let go
-	epoch uint64       // raised by every purge: what was read before it is void
+	epoch uint64       // of the last purge: what was read before it is void
 
 	slots   *simplelru.LRU[KeyID, *slot]
 	aliases *simplelru.LRU[LookupID, *slot]
@@ -269,9 +283,11 @@ func (v *View) read(ctx context.Context, id LookupID) (*entry, error) {
 // means: read again.
 func (v *View) fill(id LookupID, e *entry) (*entry, bool) {
 	if e.rec.ID == "" {
-		return &absentEntry, v.shard(id).fillAbsent(id, e)
+		sum := maphash.String(v.seed, string(id))
+		return &absentEntry, v.shardOf(sum).fillAbsent(id, e, v.voided.of(sum))
 	}
-	sl, now, ok := v.shard(LookupID(e.rec.ID)).fill(e)
+	sum := maphash.String(v.seed, string(e.rec.ID))
+	sl, now, ok := v.shardOf(sum).fill(e, v.voided.of(sum))
 	if !ok || !now.rec.FoundBy(id) {
 		return nil, false
 	}
@@ -286,6 +302,22 @@ func (v *View) linkAlias(sl *slot, now *entry, id LookupID) bool {
 		}
 	}
 	return true
+}
+
+// Forget lets go what is known of the keys: a call begun after it reads the
+// store anew, by whichever name, and no read begun before it enters. It needs
+// no revision and leaves the fence where the view itself has been, so that a
+// hint that is wrong, or forged, costs a look-up and nothing else.
+func (v *View) Forget(ids ...KeyID) {
+	epoch := v.epoch.Add(1)
+	for _, id := range ids {
+		sum := maphash.String(v.seed, string(id))
+		raise(v.voided.of(sum), epoch) // before the entry goes: who fills later sees it
+		v.flights.Forget(string(id))   // who comes now does not wait for an answer that is void
+		for _, alias := range v.shardOf(sum).forget(id) {
+			v.flights.Forget(string(alias))
+		}
+	}
 }
 
 // Reset makes the view empty: whatever it held is void, and so is whatever is
@@ -387,16 +419,16 @@ func (e *entry) meterFrom(m *Meter) {
 // outdated is the fence: something newer than e was applied, or seen of id.
 func (s *shard) outdated(id LookupID, e *entry) bool {
 	gone, _ := s.absent.of(id).Peek(id)
-	return e.at < s.fence || e.at < gone || e.epoch != s.epoch
+	return e.at < s.fence || e.at < gone || e.epoch < s.epoch
 }
 
 // fill returns the slot and the entry that now stands there: e, or one that is
 // newer. False means: read again.
-func (s *shard) fill(e *entry) (*slot, *entry, bool) {
+func (s *shard) fill(e *entry, floor *atomic.Uint64) (*slot, *entry, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := e.rec.ID
-	if s.outdated(LookupID(id), e) {
+	if s.outdated(LookupID(id), e) || e.epoch < floor.Load() {
 		return nil, nil, false
 	}
 	s.absent.own.Remove(LookupID(id))
@@ -417,10 +449,10 @@ func (s *shard) fill(e *entry) (*slot, *entry, bool) {
 	return sl, e, true
 }
 
-func (s *shard) fillAbsent(id LookupID, e *entry) bool {
+func (s *shard) fillAbsent(id LookupID, e *entry, floor *atomic.Uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := s.entry(id); s.outdated(id, e) || now != nil && now.at > e.at {
+	if now := s.entry(id); s.outdated(id, e) || e.epoch < floor.Load() || now != nil && now.at > e.at {
 		return false
 	}
 	s.slots.Remove(KeyID(id))
@@ -495,6 +527,19 @@ func (s *shard) applyPresent(id LookupID, head Revision) bool {
 		s.absent.of(id).Remove(id)
 	}
 	return at <= head
+}
+
+// forget lets go the key, present or absent, and returns the access keys by
+// which it was found. They point at an empty slot from now on.
+func (s *shard) forget(id KeyID) (aliases []LookupID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.absent.own.Remove(LookupID(id))
+	if sl, ok := s.slots.Peek(id); ok {
+		aliases = sl.entry.Load().rec.Aliases()
+		s.slots.Remove(id)
+	}
+	return aliases
 }
 
 func (s *shard) purge(fence Revision, epoch uint64) {
