@@ -122,7 +122,10 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 		return nil, err
 	}
 	e.keyring = keyring
-	e.follower = keystore.NewFollower(store, e.lease, 0, e.followingFailed, e.view, e.directory, e.rulebook, e.settings, e.keyring, e.announcer)
+	e.follower = keystore.NewFollower(keystore.FollowerConfig{
+		Store: store, Lease: e.lease, Failed: e.followingFailed,
+		Appliers: []keystore.Applier{e.view, e.directory, e.rulebook, e.settings, e.keyring, e.announcer},
+	})
 	e.rotation = tokenissuer.NewRotation(tokenissuer.RotationConfig{
 		Keyring: e.keyring, Store: store, Follower: e.follower, Failed: e.rotationFailed,
 	})

@@ -48,7 +48,7 @@ func (g *gate) metadata(key *keystore.Record) string {
 
 // fresh says whether this process may trust what it has in memory.
 func (g *gate) fresh(ctx context.Context, now time.Time) error {
-	return g.authenticator.View.Await(ctx, now, g.authenticator.MaxStaleness)
+	return g.authenticator.View.Await(ctx, now, g.authenticator.Freshness)
 }
 
 // permit asks the key's networks and permissions: ErrNetwork, ErrPermission.

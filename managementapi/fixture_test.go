@@ -49,7 +49,10 @@ func newRig(t *testing.T) *rig {
 	lease := new(keystore.Lease)
 	view := keystore.NewView(store, lease, 1000)
 	directory, rulebook := new(keystore.Directory), new(keystore.Rulebook)
-	follower := keystore.NewFollower(store, lease, 0, func(err error) { t.Error(err) }, view, directory, rulebook, new(keystore.Settings), keyring)
+	follower := keystore.NewFollower(keystore.FollowerConfig{
+		Store: store, Lease: lease, Failed: func(err error) { t.Error(err) },
+		Appliers: []keystore.Applier{view, directory, rulebook, new(keystore.Settings), keyring},
+	})
 	rotation := tokenissuer.NewRotation(tokenissuer.RotationConfig{Keyring: keyring, Store: store, Follower: follower})
 	if err := rotation.Ensure(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)

@@ -152,7 +152,9 @@ func TestRingInSQLite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		follower := keystore.NewFollower(store, new(keystore.Lease), 0, func(err error) { t.Error(err) }, keyring)
+		follower := keystore.NewFollower(keystore.FollowerConfig{
+			Store: store, Lease: new(keystore.Lease), Failed: func(err error) { t.Error(err) }, Appliers: []keystore.Applier{keyring},
+		})
 		rotation := NewRotation(RotationConfig{Keyring: keyring, Store: store, Follower: follower})
 		if err := rotation.Ensure(ctx, now); err != nil {
 			t.Fatal(err)

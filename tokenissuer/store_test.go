@@ -172,7 +172,9 @@ func newNode(t testing.TB, ctx context.Context, store *memoryStore, secret keyst
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.follower = keystore.NewFollower(store, new(keystore.Lease), 0, func(err error) { t.Log("follower:", err) }, n.keyring)
+	n.follower = keystore.NewFollower(keystore.FollowerConfig{
+		Store: store, Lease: new(keystore.Lease), Failed: func(err error) { t.Log("follower:", err) }, Appliers: []keystore.Applier{n.keyring},
+	})
 	store.followers = append(store.followers, n.follower)
 	n.rotation = NewRotation(RotationConfig{
 		Keyring: n.keyring, Store: store, Follower: n.follower, Failed: func(err error) { t.Error("rotation:", err) },

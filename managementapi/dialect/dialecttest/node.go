@@ -44,7 +44,10 @@ func NewNode(t testing.TB, ttl time.Duration) *Node {
 	lease := new(keystore.Lease)
 	view := keystore.NewView(store, lease, 1000)
 	directory, rulebook := new(keystore.Directory), new(keystore.Rulebook)
-	follower := keystore.NewFollower(store, lease, 0, func(err error) { t.Error(err) }, view, directory, rulebook, keyring)
+	follower := keystore.NewFollower(keystore.FollowerConfig{
+		Store: store, Lease: lease, Failed: func(err error) { t.Error(err) },
+		Appliers: []keystore.Applier{view, directory, rulebook, keyring},
+	})
 	rotation := tokenissuer.NewRotation(tokenissuer.RotationConfig{Keyring: keyring, Store: store, Follower: follower})
 	check(t, rotation.Ensure(t.Context(), time.Now().Add(-time.Hour))) // all verifiers know the next key by now
 	check(t, follower.Start(t.Context()))
