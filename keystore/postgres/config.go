@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/warderhq/warder/keystore"
@@ -143,7 +144,7 @@ func parse(text keystore.Secret) (*pgxpool.Config, error) {
 		return nil, errors.New("no connection string is given")
 	}
 	parsed, err := pgxpool.ParseConfig(text.Reveal())
-	if err == nil {
+	if err == nil && !misread(parsed) {
 		return parsed, nil
 	}
 	var file *fs.PathError
@@ -151,6 +152,14 @@ func parse(text keystore.Secret) (*pgxpool.Config, error) {
 		return nil, fmt.Errorf("reading what the connection string refers to: %w", file)
 	}
 	return nil, errors.New("the connection string is neither a URL nor a list of keywords that can be understood (it is not shown, for it may hold a password)")
+}
+
+// misread reports whether the rest of a password, which should have been
+// escaped, has become a host or a database.
+func misread(parsed *pgxpool.Config) bool {
+	conn := parsed.ConnConfig
+	return strings.ContainsAny(conn.Host+conn.Database, "@?#") ||
+		slices.ContainsFunc(conn.Fallbacks, func(other *pgconn.FallbackConfig) bool { return strings.ContainsAny(other.Host, "@?#") })
 }
 
 // channel is where the nodes of a schema tell each other of changes.

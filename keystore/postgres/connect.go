@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -64,7 +65,8 @@ func prepare(parsed *pgxpool.Config, c Config) {
 	}
 	// The places of a Store say how many connections are in use. As many again
 	// may be about to be closed, which takes its time if nobody answers.
-	parsed.MaxConns, parsed.MinConns, parsed.MinIdleConns = 2*int32(c.PoolSize), 0, 0
+	parsed.MaxConns, parsed.MinConns, parsed.MinIdleConns = 2*int32(c.PoolSize), 2, 0
+	conn.DefaultQueryExecMode, conn.StatementCacheCapacity = pgx.QueryExecModeCacheStatement, 256
 	parsed.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false } // see Store.attempt
 }
 
@@ -82,21 +84,23 @@ func validate(ctx context.Context, conn *pgconn.PgConn) error {
 	return nil
 }
 
-// warning is where a connection keeps the last warning of the server.
-const warning = "warning"
+// unreplicated is where a connection keeps that a commit did not wait for the
+// standbys that it should have waited for: then the server warns, and answers
+// as if it had.
+const unreplicated = "unreplicated"
 
 func keepWarning(conn *pgconn.PgConn, n *pgconn.Notice) {
-	if n.SeverityUnlocalized == "WARNING" {
-		conn.CustomData()[warning] = n.Message
+	if n.Routine == "SyncRepWaitForLSN" {
+		conn.CustomData()[unreplicated] = n.Message
 	}
 }
 
-// takeWarning returns the last warning since it was called before.
+// takeWarning returns what keepWarning kept since it was asked before.
 func takeWarning(conn *pgconn.PgConn) error {
-	text, warned := conn.CustomData()[warning]
-	delete(conn.CustomData(), warning)
-	if warned {
-		return fmt.Errorf("the server warns: %v", text)
+	text, kept := conn.CustomData()[unreplicated]
+	delete(conn.CustomData(), unreplicated)
+	if kept {
+		return fmt.Errorf("committed on this server only: %v", text)
 	}
 	return nil
 }

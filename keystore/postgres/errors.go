@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -22,14 +25,19 @@ var (
 
 // SQLSTATE codes, of which the first two characters are the class.
 const (
-	codeReadOnly        = "25006"
-	codeUndefinedTable  = "42P01"
-	codeUndefinedColumn = "42703"
+	codeReadOnly = "25006"
 
+	classConnection = "08"
 	classData       = "22"
 	classConstraint = "23"
-	classDamage     = "XX" // internal errors; XX001 and XX002 are damage
+	classResources  = "53"
+	classNotReady   = "55"
+	classOperator   = "57"
 )
+
+// damage are the codes of pages, and of indexes, that are broken, and of
+// tables and columns that are missing.
+var damage = map[string]bool{"XX001": true, "XX002": true, "42P01": true, "42703": true}
 
 // conflicts are the constraints that two callers may run into.
 var conflicts = map[string]error{
@@ -57,17 +65,29 @@ func (s *Store) failure(ctx context.Context, doing string, err error) error {
 	}
 }
 
-// refusal is failure at start: an error that does not pass by waiting is no
-// ErrUnavailable.
-func refusal(doing, name string, err error) error {
-	if isCode(err, "") && !inClass(err, "08", "53", "57") || isOurs(err) {
+// refusal is failure at start. It is no ErrUnavailable if waiting will not do.
+func refusal(ctx context.Context, doing, name string, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s %s: %w", doing, name, ctx.Err())
+	case passes(err):
+		return fmt.Errorf("%s %s: %w: %w", doing, name, keystore.ErrUnavailable, plain(err))
+	default:
 		return fmt.Errorf("%s %s: %w", doing, name, plain(err))
 	}
-	return fmt.Errorf("%s %s: %w: %w", doing, name, keystore.ErrUnavailable, plain(err))
 }
 
-func isOurs(err error) bool {
-	return errors.Is(err, keystore.ErrCorrupt) || errors.Is(err, keystore.ErrNewerSchema) || errors.Is(err, errUnsuitable)
+// passes reports whether an error may be gone the next time: nobody answered,
+// or a server that has no place, that stops, or that somebody else is busy with.
+func passes(err error) bool {
+	var answer *pgconn.PgError
+	if errors.As(err, &answer) {
+		return inClass(err, classConnection, classResources, classNotReady, classOperator) || answer.Code == codeReadOnly
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) || isContextEnd(err) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, pgconn.ErrConnClosed)
 }
 
 // plain leaves out what an error of pgx carries along, its configuration with
@@ -76,21 +96,24 @@ func isOurs(err error) bool {
 func plain(err error) error {
 	var connect *pgconn.ConnectError
 	if errors.As(err, &connect) {
-		err = fmt.Errorf("connecting: %w", errors.Unwrap(connect))
+		err = &inOneLine{errors.Unwrap(connect)}
 	}
 	var answer *pgconn.PgError
 	switch {
-	case errors.As(err, &answer):
-		if answer.Code == codeUndefinedTable || answer.Code == codeUndefinedColumn || answer.Code == "XX001" || answer.Code == "XX002" {
-			return fmt.Errorf("%w: %w", keystore.ErrCorrupt, err)
-		}
-		return err
-	case isContextEnd(err) || pgconn.Timeout(err):
-		return fmt.Errorf("%w (%s)", errNoAnswer, strings.ReplaceAll(err.Error(), "\n", " "))
+	case errors.As(err, &answer) && damage[answer.Code]:
+		return fmt.Errorf("%w: %w", keystore.ErrCorrupt, err)
+	case answer == nil && (isContextEnd(err) || pgconn.Timeout(err)):
+		return fmt.Errorf("%w (%v)", errNoAnswer, err)
 	default:
 		return err
 	}
 }
+
+// inOneLine is what all hosts answered.
+type inOneLine struct{ error }
+
+func (e *inOneLine) Error() string { return strings.ReplaceAll(e.error.Error(), "\n", "; ") }
+func (e *inOneLine) Unwrap() error { return e.error }
 
 func markConflict(err error) error {
 	var answer *pgconn.PgError
@@ -106,28 +129,14 @@ func isContextEnd(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// isCode reports whether the server itself answered with this SQLSTATE, or,
-// for "", with any.
-func isCode(err error, code string) bool {
-	var answer *pgconn.PgError
-	return errors.As(err, &answer) && (code == "" || answer.Code == code)
-}
-
+// inClass reports whether the server answered with a code that begins so.
 func inClass(err error, classes ...string) bool {
 	var answer *pgconn.PgError
-	if !errors.As(err, &answer) {
-		return false
-	}
-	for _, class := range classes {
-		if strings.HasPrefix(answer.Code, class) {
-			return true
-		}
-	}
-	return false
+	return errors.As(err, &answer) && slices.ContainsFunc(classes, func(class string) bool { return strings.HasPrefix(answer.Code, class) })
 }
 
 // lost reports whether a connection is of no more use, to whoever asked and to
 // all others beside it: it broke, or it no longer leads to the primary.
 func lost(conn *pgx.Conn, err error) bool {
-	return err != nil && (conn.IsClosed() || isCode(err, codeReadOnly) || errors.Is(err, errStandby))
+	return err != nil && (conn.IsClosed() || inClass(err, codeReadOnly) || errors.Is(err, errStandby))
 }

@@ -79,6 +79,14 @@ func storable(id string) string {
 	return id
 }
 
+func storables[T ~string](ids []T) []string {
+	out := texts(ids)
+	for i := range out {
+		out[i] = storable(out[i])
+	}
+	return out
+}
+
 // Key implements keystore.KeyTx.
 func (t *tx) Key(id keystore.KeyID) (keystore.Record, error) {
 	const doing = "reading a key"
@@ -105,12 +113,8 @@ func (t *tx) KeysFoundBy(ids []keystore.LookupID) ([]keystore.Record, error) {
 	if err := t.usable(doing); err != nil || len(ids) == 0 {
 		return nil, err
 	}
-	asked := texts(ids)
-	for i := range asked {
-		asked[i] = storable(asked[i])
-	}
 	var out []keystore.Record
-	if err := t.rows(doing, keysByAliases, []any{asked}, into(&out, keyTargets)); err != nil {
+	if err := t.rows(doing, keysByAliases, []any{storables(ids)}, into(&out, keyTargets)); err != nil {
 		return nil, err
 	}
 	t.meet(out)

@@ -90,13 +90,13 @@ func selection(q keystore.Query) (from, place string, which conditions) {
 	from, place = "keys", "keys.number"
 	if q.Permission != "" {
 		from, place = "key_permissions JOIN keys ON keys.number = key_permissions.number", "key_permissions.number"
-		which.add("permission = ?", q.Permission)
+		which.add("permission = ?", storable(q.Permission))
 	}
 	if q.Organization != "" {
-		which.add("organization = ?", q.Organization)
+		which.add("organization = ?", storable(q.Organization))
 	}
 	if q.Name != "" {
-		which.add("name = ? AND name <> ''", q.Name) // the index has no keys without a name
+		which.add("name = ? AND name <> ''", storable(q.Name)) // the index has no keys without a name
 	}
 	if q.Type != keystore.TypeUnknown {
 		which.add("type = ?", int64(q.Type))

@@ -39,7 +39,7 @@ func Open(ctx context.Context, c Config, genesis keystore.Genesis) (*Store, erro
 	s := newStore(c, canonical(parsed, c.Schema))
 	prepare(parsed, c)
 	if s.pool, err = pgxpool.NewWithConfig(ctx, parsed); err != nil {
-		return nil, refusal("opening", s.name, err)
+		return nil, refusal(ctx, "opening", s.name, err)
 	}
 	if err := s.start(ctx, genesis); err != nil {
 		s.Close()
@@ -67,17 +67,17 @@ func newStore(c Config, name string) *Store {
 func (s *Store) start(ctx context.Context, genesis keystore.Genesis) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return refusal("opening", s.name, err)
+		return refusal(ctx, "opening", s.name, err)
 	}
 	defer conn.Release()
 	if err := suits(ctx, conn.Conn()); err != nil {
-		return refusal("opening", s.name, err)
+		return refusal(ctx, "opening", s.name, err)
 	}
 	if err := migrate(ctx, conn.Conn(), s.config, migrations, genesis); err != nil {
-		return refusal("migrating", s.name, err)
+		return refusal(ctx, "migrating", s.name, err)
 	}
 	if err := check(ctx, conn.Conn()); err != nil {
-		return refusal("checking", s.name, err)
+		return refusal(ctx, "checking", s.name, err)
 	}
 	return nil
 }

@@ -55,15 +55,18 @@ type places struct {
 
 func newPlaces(n int, limit time.Duration) places { return places{make(chan struct{}, n), limit} }
 
-// enter waits for a place. Who got one must leave.
+// enter waits for a place, no longer than a call may take. Who got one must
+// leave.
 func (s *Store) enter(ctx context.Context, at places, doing string) error {
 	if err := ctx.Err(); err != nil {
 		return s.failure(ctx, doing, err)
 	}
+	limited, cancel := context.WithTimeout(ctx, at.limit)
+	defer cancel()
 	select {
 	case at.taken <- struct{}{}:
-	case <-ctx.Done():
-		return s.failure(ctx, doing, ctx.Err())
+	case <-limited.Done():
+		return s.failure(ctx, doing, limited.Err())
 	case <-s.life.Done():
 		return s.failure(ctx, doing, errClosed)
 	}

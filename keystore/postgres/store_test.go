@@ -13,7 +13,7 @@ import (
 const keptInTests = 50
 
 func TestConformance(t *testing.T) {
-	storetest.Run(t, storetest.Harness{LogKept: keptInTests, Open: func(t *testing.T) (keystore.Store, func() keystore.Store) {
+	storetest.Run(t, storetest.Harness{LogKept: keptInTests, Shared: true, Open: func(t *testing.T) (keystore.Store, func() keystore.Store) {
 		c := newDatabase(t)
 		return openAt(t, c), func() keystore.Store { return openAt(t, c) }
 	}})

@@ -23,7 +23,6 @@ type tx struct {
 	head   head
 	began  head
 	queued []statement
-	wrote  bool
 	failed error
 
 	keys          map[keystore.KeyID]keystore.Record // the zero Record: there is none
@@ -119,7 +118,6 @@ func (t *tx) commit() error {
 		t.queued = append(t.queued, statement{"notifying", notify, []any{t.store.config.channel(), noticeOf(t.changed)}})
 	}
 	t.queued = append(t.queued, statement{doing, "COMMIT", nil})
-	takeWarning(t.conn.PgConn())
 	// Not under the caller's context: who gives up now would not know.
 	t.ctx = context.WithoutCancel(t.ctx)
 	if err := t.send(nil); err != nil {
@@ -128,8 +126,7 @@ func (t *tx) commit() error {
 	if t.conn.PgConn().TxStatus() != 'I' {
 		return t.fail(doing, pgx.ErrTxCommitRollback)
 	}
-	// Committed on this server, but not where the operator demands it too.
-	if err := takeWarning(t.conn.PgConn()); err != nil && t.wrote {
+	if err := takeWarning(t.conn.PgConn()); err != nil {
 		return t.fail(doing, err)
 	}
 	return nil
@@ -145,6 +142,9 @@ func (t *tx) usable(doing string) error {
 
 // fail ends the transaction.
 func (t *tx) fail(doing string, err error) error {
+	if t.ctx.Err() == nil && lost(t.conn, err) {
+		t.store.pool.Reset()
+	}
 	t.failed = t.store.failure(t.ctx, doing, err)
 	return t.failed
 }
@@ -154,7 +154,6 @@ func (t *tx) exec(doing, query string, args ...any) error {
 	if err := t.usable(doing); err != nil {
 		return err
 	}
-	t.wrote = true
 	t.queued = append(t.queued, statement{doing, query, args})
 	if len(t.queued) < queueLimit {
 		return nil

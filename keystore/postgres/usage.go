@@ -107,10 +107,10 @@ func usageQuery(q keystore.UsageQuery) (string, []any, error) {
 		return "", nil, errors.New("asked neither by days nor by months")
 	}
 	if q.Organization != "" {
-		which.add("organization = ?", q.Organization)
+		which.add("organization = ?", storable(q.Organization))
 	}
 	if q.Key != "" {
-		which.add("key = ?", string(q.Key))
+		which.add("key = ?", storable(string(q.Key)))
 	}
 	key, group := "''", "period, outcome"
 	if q.ByKey {
@@ -127,7 +127,7 @@ func usageQuery(q keystore.UsageQuery) (string, []any, error) {
 // LastUsed implements keystore.UsageLog.
 func (s *Store) LastUsed(ctx context.Context, keys []keystore.KeyID) ([]keystore.LastUse, error) {
 	// As one parameter: there is no bound to how many keys may be asked for.
-	return collect(ctx, s, "reading last uses", lastUsedQuery, []any{texts(keys)}, func(u *keystore.LastUse) []any {
+	return collect(ctx, s, "reading last uses", lastUsedQuery, []any{storables(keys)}, func(u *keystore.LastUse) []any {
 		return []any{text(&u.Key), number(&u.Generation), number(&u.At)}
 	})
 }

@@ -28,6 +28,11 @@ type Harness struct {
 	// the latest after twice as many. Zero: it is never pruned. Set it low, for
 	// the suite writes that many.
 	LogKept int
+
+	// Shared says that several processes may have the store open: then it is a
+	// keystore.Registry and Notifier too, and the function that Open returns
+	// opens it beside what is open already.
+	Shared bool
 }
 
 // Run checks every promise of package keystore's store.go.
@@ -42,6 +47,7 @@ func Run(t *testing.T, h Harness) {
 		{"Audit", audit}, {"Usage", usage},
 		{"Changes", changes}, {"Positions", positions}, {"Replies", replies},
 		{"Contexts", contexts}, {"Concurrency", concurrency}, {"Reopen", reopened},
+		{"Registry", registry}, {"Notifier", notifier},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, h) })
 	}
