@@ -23,6 +23,7 @@ type Config struct {
 	Service     *keystore.Service
 	SigningKeys SigningKeys // nil: no access tokens are issued
 	Rotation    Rotation    // nil: likewise
+	Nodes       Nodes
 
 	// Caller says on whose behalf a request comes. An error refuses the
 	// request and is looked up in the tables of errors.go; a
@@ -65,6 +66,7 @@ type call struct {
 	caller    keystore.Caller
 	attempted bool // a verb of the service was reached
 	query     map[string]string
+	wait      time.Duration // until every node has seen the change; zero: the caller does not
 	body      object
 	now       time.Time
 }
@@ -84,6 +86,7 @@ type answer struct {
 	revision keystore.Revision // the ETag; zero: none
 	location string            // below the prefix
 	replayed bool
+	seen     *Seen // nil: nobody has waited
 }
 
 // ServeHTTP refuses what comes from another site before anything else.
@@ -117,6 +120,10 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, rt route) (answer, 
 	ans, err := a.attend(w, c)
 	if err != nil {
 		a.note(c, err)
+		return ans, err
+	}
+	if c.wait > 0 {
+		ans.seen, err = a.await(c)
 	}
 	return ans, err
 }
@@ -131,7 +138,10 @@ func (a *API) attend(w http.ResponseWriter, c *call) (ans answer, err error) {
 			return ans, err
 		}
 	}
-	if c.query, err = parameters(c.URL.RawQuery, c.route.query); err != nil {
+	if c.query, err = parameters(c.URL.RawQuery, c.route.parameters()); err != nil {
+		return ans, err
+	}
+	if c.wait, err = waitOf(c.query); err != nil {
 		return ans, err
 	}
 	if c.body, err = readObject(w, c.Request); err != nil {
@@ -153,6 +163,9 @@ func (a *API) note(c *call, err error) {
 
 func (a *API) write(w http.ResponseWriter, r *http.Request, ans answer) {
 	body, err := encode(ans.body)
+	if err == nil && ans.seen != nil {
+		body, err = joined(body, *ans.seen)
+	}
 	if err != nil {
 		a.refuse(w, r, err)
 		return

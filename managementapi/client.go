@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -108,7 +109,6 @@ func isLoopback(host string) bool {
 func (c *Client) dial(dial func(context.Context, *net.Dialer, string, string) (net.Conn, error)) {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	c.http = http.Client{
-		Timeout:       clientTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -126,6 +126,7 @@ type Request struct {
 	Body           any // encoded as JSON; nil: none
 	IdempotencyKey string
 	IfMatch        string
+	Wait           time.Duration // until every node has seen the change; zero: not at all
 }
 
 // Call returns the body of a success. A refusal is a *Problem. Before the
@@ -153,6 +154,8 @@ func (c *Client) identify(ctx context.Context) error {
 }
 
 func (c *Client) call(ctx context.Context, in Request) (json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, clientTimeout+in.Wait)
+	defer cancel()
 	r, err := c.request(ctx, in)
 	if err != nil {
 		return nil, err
@@ -239,8 +242,13 @@ func (c *Client) target(in Request) (string, error) {
 		}
 		target += "/" + url.PathEscape(segment)
 	}
-	if len(in.Query) > 0 {
-		target += "?" + in.Query.Encode()
+	query := url.Values{}
+	maps.Copy(query, in.Query)
+	if in.Wait > 0 {
+		query.Set(waitParameter, in.Wait.String())
+	}
+	if len(query) > 0 {
+		target += "?" + query.Encode()
 	}
 	return target, nil
 }

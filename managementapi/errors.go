@@ -150,6 +150,7 @@ var errorTable = []errorRow{
 	{context.Canceled, http.StatusServiceUnavailable, "unavailable", unavailableDetail},
 	{context.DeadlineExceeded, http.StatusServiceUnavailable, "unavailable", unavailableDetail},
 	{keystore.ErrStale, http.StatusServiceUnavailable, "unavailable", unavailableDetail},
+	{keystore.ErrPositionLost, http.StatusServiceUnavailable, "unavailable", unavailableDetail},
 	{keystore.ErrUnavailable, http.StatusServiceUnavailable, "unavailable", unavailableDetail},
 }
 

@@ -150,12 +150,12 @@ func TestSigningKeys(t *testing.T) {
 		t.Errorf("%s", before.raw)
 	}
 	planned := ok[SigningRotation](g.send("POST", "/signing-keys/rotate", ""), 200)
-	if !planned.Pending || planned.SignsAt.IsZero() || planned.Revision <= ring.Revision { // next was just published
+	if !planned.Upcoming || planned.SignsAt.IsZero() || planned.Revision <= ring.Revision { // next was just published
 		t.Errorf("%+v", planned)
 	}
 	emergency := ok[SigningRotation](g.send("POST", "/signing-keys/rotate", `{"emergency":true}`), 200)
 	after := ok[tokenissuer.RingInfo](g.send("GET", "/signing-keys", ""), 200)
-	if emergency.Pending || after.Keys[0].KID != emergency.KID || after.Keys[0].KID == ring.Keys[0].KID {
+	if emergency.Upcoming || after.Keys[0].KID != emergency.KID || after.Keys[0].KID == ring.Keys[0].KID {
 		t.Errorf("%+v %+v", emergency, after)
 	}
 	g.send("POST", "/signing-keys/rotate", `{"emergency":"yes"}`).refused(400, "invalid_field", "/emergency")

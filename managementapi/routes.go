@@ -65,6 +65,8 @@ var routes = []route{
 	{http.MethodGet, "/usage", keystore.ScopeRead, "usage", usageParameters, (*API).usage},
 	{http.MethodGet, "/audit", keystore.ScopeKeys, "audit", auditParameters, (*API).audit},
 
+	{http.MethodGet, "/nodes", keystore.ScopeAdmin, "nodes", nil, (*API).listNodes},
+
 	{http.MethodGet, "/settings", keystore.ScopeAdmin, "settings.get", nil, (*API).getSettings},
 	{http.MethodPatch, "/settings", keystore.ScopeAdmin, "settings.update", nil, (*API).updateSettings},
 	{http.MethodGet, "/signing-keys", keystore.ScopeAdmin, "signing_keys.list", nil, (*API).listSigningKeys},

@@ -21,7 +21,7 @@ func TestRouteTable(t *testing.T) {
 		"POST /organizations": "admin", "GET /organizations": "read", "GET /organizations/{slug}": "read", "PATCH /organizations/{slug}": "admin",
 		"DELETE /organizations/{slug}": "admin",
 		"POST /permissions":            "keys", "GET /permissions": "read", "GET /permissions/{id}": "read", "PATCH /permissions/{id}": "keys", "DELETE /permissions/{id}": "keys",
-		"GET /usage": "read", "GET /audit": "keys", "GET /settings": "admin", "PATCH /settings": "admin",
+		"GET /usage": "read", "GET /audit": "keys", "GET /nodes": "admin", "GET /settings": "admin", "PATCH /settings": "admin",
 		"GET /signing-keys": "admin", "POST /signing-keys/rotate": "admin",
 	}
 	for _, rt := range routes {

@@ -25,7 +25,7 @@ type Rotation interface {
 type SigningRotation struct {
 	KID      string            `json:"kid"`      // of the key that signs, or will
 	SignsAt  time.Time         `json:"signs_at"` // since or from when
-	Pending  bool              `json:"pending"`  // it does not sign yet: verifiers have to learn of it first
+	Upcoming bool              `json:"upcoming"` // it does not sign yet: verifiers have to learn of it first
 	Revision keystore.Revision `json:"revision"`
 }
 
