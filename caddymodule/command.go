@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
@@ -42,6 +43,7 @@ func Commands() []caddycmd.Command {
 		commandGroup("signing-keys", "Lists and rotates the keys that sign access tokens", signingKeyCommands),
 		usageCommand(),
 		auditCommand(),
+		nodesCommand(),
 		importCommand(),
 	}
 }
@@ -67,7 +69,8 @@ credential is in the environment variable WARDER_API_KEY or in a file.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or a refused value; 3 no Warder can
 be reached there; 4 no such key, organization or permission; 5 refused by the
-state that it is in; 6 not allowed; 7 the server cannot answer now, try again.`
+state that it is in; 6 not allowed; 7 the server cannot answer now, try again;
+8 done, but with --wait not seen by every node in time.`
 
 // leaf is one command. Its arguments are named in use; none is optional, but
 // of a list, which ends in "...", the command itself judges how many there are.
@@ -81,6 +84,13 @@ type leaf struct {
 func (l leaf) command() *cobra.Command {
 	cmd := &cobra.Command{Use: l.use, Short: l.short}
 	l.grow(cmd)
+	return cmd
+}
+
+// changing is command for a leaf that changes something.
+func (l leaf) changing() *cobra.Command {
+	cmd := l.command()
+	waitFlag(cmd)
 	return cmd
 }
 
@@ -108,6 +118,9 @@ func (l leaf) execute(cmd *cobra.Command, args []string) error {
 	if err := s.chooseFormat(); err != nil {
 		return err
 	}
+	if err := s.chooseWait(); err != nil {
+		return err
+	}
 	if err := s.connect(); err != nil {
 		return err
 	}
@@ -115,7 +128,10 @@ func (l leaf) execute(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer s.keyFile.close()
-	return l.run(s)
+	if err := l.run(s); err != nil {
+		return err
+	}
+	return s.unseen
 }
 
 // group makes cmd a command that has nothing but commands below it.
@@ -145,6 +161,8 @@ type session struct {
 	out         io.Writer
 	keyFile     *keyFile        // nil: secrets are printed
 	permissions permissionNames // nil: not asked for yet
+	wait        time.Duration   // until every node has seen a change; zero: not at all
+	unseen      error           // why the last change is not known to be
 }
 
 // get, post and change call the routes.
@@ -153,9 +171,7 @@ func (s *session) get(query url.Values, path ...string) (json.RawMessage, error)
 }
 
 func (s *session) post(body any, path ...string) (json.RawMessage, error) {
-	return s.client.Call(s.cmd.Context(), managementapi.Request{
-		Method: http.MethodPost, Path: path, Body: body, IdempotencyKey: s.text("idempotency-key"),
-	})
+	return s.perform(managementapi.Request{Method: http.MethodPost, Path: path, Body: body, IdempotencyKey: s.text("idempotency-key")})
 }
 
 // change calls a route of a thing that may be guarded by --if-match.
@@ -167,7 +183,17 @@ func (s *session) change(method string, body any, path ...string) (json.RawMessa
 	if revision := s.text("if-match"); revision != "" {
 		r.IfMatch = strconv.Quote(revision)
 	}
-	return s.client.Call(s.cmd.Context(), r)
+	return s.perform(r)
+}
+
+// perform calls a route that changes something.
+func (s *session) perform(r managementapi.Request) (json.RawMessage, error) {
+	r.Wait = s.wait
+	raw, err := s.client.Call(s.cmd.Context(), r)
+	if err == nil {
+		s.unseen = s.judgeSeen(raw)
+	}
+	return raw, err
 }
 
 // Flags that a leaf has not declared do not exist, so these cannot fail.

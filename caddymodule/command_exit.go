@@ -21,6 +21,7 @@ const (
 	exitState       = 5
 	exitForbidden   = 6
 	exitUnavailable = 7
+	exitUnseen      = 8
 )
 
 // usageError is a mistake in the command line.

@@ -128,5 +128,5 @@ var otherFlags = map[string]string{
 	"ends_at": "--ends-at", "ends_in_seconds": "--ends-in",
 	"name": "--name", "permission": "--permission", "key": "--key", "by": "--by", "from": "--from", "to": "--to",
 	"actor": "--actor", "operation": "--operation", "object": "--object", "since": "--since", "until": "--until",
-	"Idempotency-Key": "--idempotency-key", "If-Match": "--if-match",
+	"wait": "--wait", "Idempotency-Key": "--idempotency-key", "If-Match": "--if-match",
 }

@@ -49,6 +49,7 @@ meantime are not imported again by --resume, and are without it.`)
 func importFlags(cmd *cobra.Command) {
 	cmd.Flags().String("input-format", "", "csv or jsonl (default: jsonl if the input begins with {, else csv)")
 	cmd.Flags().String("resume", "", "File that records how far the import is, to go on from there")
+	waitFlag(cmd)
 }
 
 func importKeys(s *session) error {

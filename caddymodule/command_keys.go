@@ -16,12 +16,12 @@ func keyCommands() []*cobra.Command {
 		secretLeaf(leaf{"create", "Makes a key and shows its secret, once", createKeyFlags, createKey}),
 		leaf{"list", "Lists keys", listKeysFlags, listKeys}.command(),
 		leaf{"get <id>", "Shows a key, without its secret", nil, getKey}.command(),
-		leaf{"update <id>", "Changes what a key may do, its name or metadata", updateKeyFlags, updateKey}.command(),
+		leaf{"update <id>", "Changes what a key may do, its name or metadata", updateKeyFlags, updateKey}.changing(),
 		secretLeaf(leaf{"rotate <id>", "Gives a key a new secret; the old one passes for the grace period", rotateKeyFlags, rotateKey}),
-		leaf{"grace <id>", "Moves the end of the grace period, in which a key's old secret passes", graceKeyFlags, graceKey}.command(),
+		leaf{"grace <id>", "Moves the end of the grace period, in which a key's old secret passes", graceKeyFlags, graceKey}.changing(),
 		secretLeaf(leaf{"regenerate <id>", "Gives a key a new access key and secret; all older is dead at once", regenerateKeyFlags, regenerateKey}),
-		leaf{"renew <id>", "Moves a key's expiry; an expired key lives again", renewKeyFlags, renewKey}.command(),
-		leaf{"delete <id>...", "Deletes keys for good, by their ids or all that have expired", deleteKeysFlags, deleteKeys}.command(),
+		leaf{"renew <id>", "Moves a key's expiry; an expired key lives again", renewKeyFlags, renewKey}.changing(),
+		leaf{"delete <id>...", "Deletes keys for good, by their ids or all that have expired", deleteKeysFlags, deleteKeys}.changing(),
 	}
 	for _, verb := range [][2]string{
 		{"expire", "Ends a key's life now"},
@@ -30,14 +30,14 @@ func keyCommands() []*cobra.Command {
 		{"block", "Refuses a key; the administrator's switch"},
 		{"unblock", "Takes a block back"},
 	} {
-		commands = append(commands, leaf{verb[0] + " <id>", verb[1], nil, changeKey(verb[0])}.command())
+		commands = append(commands, leaf{verb[0] + " <id>", verb[1], nil, changeKey(verb[0])}.changing())
 	}
 	return commands
 }
 
 // secretLeaf is a leaf whose result holds a secret.
 func secretLeaf(l leaf) *cobra.Command {
-	cmd := l.command()
+	cmd := l.changing()
 	cmd.Annotations = map[string]string{annotationSecret: "yes"}
 	cmd.Flags().String("idempotency-key", "", "Makes a retry safe: the same value gets the same answer for ten minutes")
 	cmd.Flags().String("csv", "", "File to which the key is appended as CSV, instead of printing its secret")

@@ -16,8 +16,8 @@ func organizationCommands() []*cobra.Command {
 		secretLeaf(leaf{"create <organization>", "Makes an organization and its first key, and shows the secret, once", createOrganizationFlags, createOrganization}),
 		leaf{"list", "Lists organizations and their defaults", nil, listOrganizations}.command(),
 		leaf{"get <organization>", "Shows an organization", nil, getOrganization}.command(),
-		leaf{"update <organization>", "Changes an organization's defaults and bounds", updateOrganizationFlags, updateOrganization}.command(),
-		leaf{"delete <organization>", "Deletes an organization that has no keys but its last", ifMatchFlag, deleteOrganization}.command(),
+		leaf{"update <organization>", "Changes an organization's defaults and bounds", updateOrganizationFlags, updateOrganization}.changing(),
+		leaf{"delete <organization>", "Deletes an organization that has no keys but its last", ifMatchFlag, deleteOrganization}.changing(),
 	}
 }
 

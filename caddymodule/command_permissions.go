@@ -14,11 +14,11 @@ import (
 
 func permissionCommands() []*cobra.Command {
 	return []*cobra.Command{
-		leaf{"create", "Makes a permission", createPermissionFlags, createPermission}.command(),
+		leaf{"create", "Makes a permission", createPermissionFlags, createPermission}.changing(),
 		leaf{"list", "Lists permissions", listPermissionsFlags, listPermissions}.command(),
 		leaf{"get <permission>", "Shows a permission, by id or name", permissionOwnerFlag, getPermission}.command(),
-		leaf{"update <permission>", "Changes a permission, by id or name, for all keys that refer to it", updatePermissionFlags, updatePermission}.command(),
-		leaf{"delete <permission>", "Deletes a permission, by id or name, that nothing refers to", deletePermissionFlags, deletePermission}.command(),
+		leaf{"update <permission>", "Changes a permission, by id or name, for all keys that refer to it", updatePermissionFlags, updatePermission}.changing(),
+		leaf{"delete <permission>", "Deletes a permission, by id or name, that nothing refers to", deletePermissionFlags, deletePermission}.changing(),
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 func signingKeyCommands() []*cobra.Command {
 	return []*cobra.Command{
 		leaf{"list", "Lists the keys that sign access tokens", nil, listSigningKeys}.command(),
-		leaf{"rotate", "Lets the next key sign", rotateSigningKeysFlags, rotateSigningKeys}.command(),
-		leaf{"interval <days>", "Changes how often the next key takes over", nil, setSigningKeyInterval}.command(),
+		leaf{"rotate", "Lets the next key sign", rotateSigningKeysFlags, rotateSigningKeys}.changing(),
+		leaf{"interval <days>", "Changes how often the next key takes over", nil, setSigningKeyInterval}.changing(),
 	}
 }
 
@@ -66,7 +66,7 @@ func rotateSigningKeys(s *session) error {
 		return err
 	}
 	verb := "signs since "
-	if done.Pending {
+	if done.Upcoming {
 		verb = "is published and will sign from "
 	}
 	return s.print(printable(done.KID) + " " + verb + instant(&done.SignsAt) + "\n")
