@@ -54,6 +54,18 @@ type App struct {
 	// About how many keys are kept in memory. Default: 100000.
 	CacheSize int `json:"cache_size,omitempty"`
 
+	// How old what is known of the keys may be: a change made on another node
+	// counts here within milliseconds, and after this long at the latest. A
+	// node that cannot ask the store for longer refuses everything. Of a store
+	// that this process alone writes nothing ages, and this means nothing.
+	// Default: 10s.
+	MaxStaleness caddy.Duration `json:"max_staleness,omitempty"`
+
+	// WEAKENS THE PROMISE: how long, beyond max_staleness, a node that cannot
+	// ask the store goes on serving by what it knew. So much longer a key that
+	// was revoked elsewhere passes here. Default: not at all; it refuses.
+	ServeStale caddy.Duration `json:"serve_stale,omitempty"`
+
 	// "remote" lets the management routes answer on an admin endpoint that is
 	// not on the loopback interface. Whoever reaches it is administrator.
 	AdminAPI string `json:"admin_api,omitempty"`
@@ -64,6 +76,8 @@ type App struct {
 	engine           *engine
 	master, previous keystore.MasterKey // they cannot print
 	pooled           string             // the engine's key in the pool; empty: none acquired
+	first            bool               // of the engine's configurations
+	withdraw         func()             // what was promised to other nodes; nil: nothing
 	gate             *gate
 
 	management http.Handler // the routes as Caddy's admin endpoint serves them
@@ -76,8 +90,10 @@ func (App) CaddyModule() caddy.ModuleInfo {
 }
 
 const (
-	defaultCacheSize = 100_000
-	adminRemote      = "remote"
+	defaultCacheSize    = 100_000
+	defaultMaxStaleness = 10 * time.Second
+	minMaxStaleness     = 100 * time.Millisecond // several heartbeats have to find their way in it
+	adminRemote         = "remote"
 )
 
 // Provision opens the store, or joins the engine that has it open.
@@ -104,6 +120,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.acquireEngine(ctx, master, previous); err != nil {
 		return fmt.Errorf("warder.store: %w", err)
 	}
+	// Before anything decides: the apps of a configuration start in no order.
+	if a.withdraw, err = a.engine.presence.Promise(ctx, a.freshness()); err != nil {
+		return fmt.Errorf("warder.store: promising max_staleness to the other nodes: %w", err)
+	}
 	if err := a.Issuer.provision(a.engine); err != nil {
 		return fmt.Errorf("warder.issuer: %w", err)
 	}
@@ -127,6 +147,9 @@ func (a *App) setDefaults() {
 	if a.CacheSize == 0 {
 		a.CacheSize = defaultCacheSize
 	}
+	if a.MaxStaleness == 0 {
+		a.MaxStaleness = caddy.Duration(defaultMaxStaleness)
+	}
 }
 
 // check judges the options before anything is opened for them.
@@ -138,6 +161,10 @@ func (a *App) check() error {
 		return errors.New("warder.grace_period: must not be negative")
 	case a.CacheSize < 1:
 		return errors.New("warder.cache_size: must be at least 1")
+	case time.Duration(a.MaxStaleness) < minMaxStaleness:
+		return fmt.Errorf("warder.max_staleness: must be at least %s", minMaxStaleness)
+	case a.ServeStale < 0:
+		return errors.New("warder.serve_stale: must not be negative")
 	case a.AdminAPI != "" && a.AdminAPI != adminRemote:
 		return fmt.Errorf("warder.admin_api: %q is not known; the only value is remote", a.AdminAPI)
 	}
@@ -161,7 +188,7 @@ func (a *App) acquireEngine(ctx caddy.Context, master, previous keystore.MasterK
 	if err != nil {
 		return err
 	}
-	a.engine, a.pooled = value.(*engine), key
+	a.engine, a.pooled, a.first = value.(*engine), key, !loaded
 	if loaded {
 		return a.engine.admits(ctx, master, previous)
 	}
@@ -188,6 +215,11 @@ func masterKey(option string, configured *string) (keystore.MasterKey, error) {
 	return key, nil
 }
 
+// freshness is how old may be what this configuration decides on.
+func (a *App) freshness() keystore.Freshness {
+	return keystore.Freshness{MaxStaleness: time.Duration(a.MaxStaleness), Serve: time.Duration(a.ServeStale)}
+}
+
 // service returns the management verbs under this configuration's policies.
 func (a *App) service() *keystore.Service {
 	e := a.engine
@@ -206,6 +238,7 @@ func (a *App) newManagement(prefix string, caller func(*http.Request) (keystore.
 		Service:     a.service(),
 		SigningKeys: a.engine.keyring,
 		Rotation:    a.engine.rotation,
+		Nodes:       a.engine.nodes,
 		Caller:      caller,
 		Prefix:      prefix,
 		Version:     version,
@@ -226,15 +259,27 @@ func (a *App) Start() error {
 	if err := a.engine.adopt(a.ctx, a.master, a.previous, a.CacheSize); err != nil {
 		return fmt.Errorf("warder.store: %w", err)
 	}
-	page, err := a.engine.store.List(a.ctx, keystore.Query{Limit: 1})
-	if err != nil {
+	if err := a.greet(); err != nil {
 		return fmt.Errorf("warder.store: %w", err)
-	}
-	if len(page.Records) == 0 {
-		a.logger.Info("there is no key yet; make the first one: warder keys create --name demo --scope hello:read")
 	}
 	a.engine.enter(a)
 	return nil
+}
+
+// greet says what an operator should know from the start.
+func (a *App) greet() error {
+	if a.ServeStale > 0 && a.engine.store.shared() {
+		a.logger.Warn("on_stale serve: cut off from the store, this node goes on accepting keys that may have been revoked",
+			zap.Duration("max_staleness", time.Duration(a.MaxStaleness)), zap.Duration("serve", time.Duration(a.ServeStale)))
+	}
+	if !a.first {
+		return nil // a reload asks nothing of a store that may be away
+	}
+	page, err := a.engine.store.List(a.ctx, keystore.Query{Limit: 1})
+	if err == nil && len(page.Records) == 0 {
+		a.logger.Info("there is no key yet; make the first one: warder keys create --name demo --scope hello:read")
+	}
+	return err
 }
 
 // Stop leaves the engine to the next configuration, if there is one.
@@ -243,8 +288,13 @@ func (a *App) Stop() error {
 	return nil
 }
 
-// Cleanup releases what Provision acquired; the last one closes the store.
+// Cleanup releases what Provision acquired; the last one closes the store. By
+// then nothing of this configuration decides any more.
 func (a *App) Cleanup() error {
+	if a.withdraw != nil {
+		a.withdraw()
+		a.withdraw = nil
+	}
 	if a.pooled == "" {
 		return nil
 	}

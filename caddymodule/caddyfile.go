@@ -42,6 +42,8 @@ func init() {
 //	    prefix              <letters and digits>
 //	    grace_period        <duration>
 //	    cache_size          <keys>
+//	    max_staleness       <duration>
+//	    on_stale            deny|serve <duration>
 //	    admin_api           remote
 //	}
 func parseApp(d *caddyfile.Dispenser, earlier any) (any, error) {
@@ -66,8 +68,27 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"prefix":              func() error { return oneArg(d, &a.Prefix) },
 		"grace_period":        func() error { return durationArg(d, &a.GracePeriod) },
 		"cache_size":          func() error { return countArg(d, &a.CacheSize) },
+		"max_staleness":       func() error { return durationArg(d, &a.MaxStaleness) },
+		"on_stale":            func() error { return a.unmarshalOnStale(d) },
 		"admin_api":           func() error { return oneArg(d, &a.AdminAPI) },
 	})
+}
+
+func (a *App) unmarshalOnStale(d *caddyfile.Dispenser) error {
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	switch d.Val() {
+	case "deny":
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		return nil
+	case "serve":
+		return durationArg(d, &a.ServeStale)
+	default:
+		return d.Errf("on_stale: %s is not known; deny, or serve with a duration", d.Val())
+	}
 }
 
 func (a *App) unmarshalStore(d *caddyfile.Dispenser) error {

@@ -39,10 +39,14 @@ type engine struct {
 	refusals    *keystore.Refusals
 	metrics     *metrics
 	announcer   *announcer
+	presence    *keystore.Presence // nil: of a store that this process alone writes
+	nodes       *keystore.Nodes
+	watch       *watch
 
-	// configuredKey: the store is sealed under a configured master key. Read
-	// and written while configurations change, which happens one at a time.
-	configuredKey bool
+	// master is the configured key that the store is known to be sealed under;
+	// zero: a key file serves. Read and written while configurations change,
+	// which happens one at a time.
+	master keystore.MasterKey
 
 	mu      sync.Mutex // guards running
 	running []*App     // configurations that have started, the newest last
@@ -57,6 +61,7 @@ func (e *engine) enter(a *App) {
 	defer e.mu.Unlock()
 	e.running = append(e.running, a)
 	a.Issuer.start(e)
+	e.watch.look()
 }
 
 // leave takes it back, and what was counted until then goes to the store. If
@@ -70,6 +75,7 @@ func (e *engine) leave(a *App) {
 	if newest := len(e.running) - 1; newest >= 0 {
 		e.running[newest].Issuer.start(e)
 	}
+	e.watch.look()
 }
 
 // speaker returns the newest running configuration, or nil.
@@ -82,8 +88,26 @@ func (e *engine) speaker() *App {
 	return e.running[len(e.running)-1]
 }
 
-// startTimeout bounds opening and first loading of a store.
-const startTimeout = 30 * time.Second
+// strictest returns the policy of the running configuration that trusts what
+// is known for the shortest time; zero if none runs.
+func (e *engine) strictest() (strictest keystore.Freshness) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i, a := range e.running {
+		if f := a.freshness(); i == 0 || f.MaxStaleness < strictest.MaxStaleness {
+			strictest = f
+		}
+	}
+	return strictest
+}
+
+const (
+	// startTimeout bounds opening and first loading of a store.
+	startTimeout = 30 * time.Second
+	// flushTimeout bounds how long a reload or the end waits for a store that
+	// does not answer.
+	flushTimeout = 5 * time.Second
+)
 
 func openEngine(driver StoreModule, master, previous keystore.MasterKey, cacheSize int, logger *zap.Logger) (*engine, error) {
 	starting, cancel := context.WithTimeout(context.Background(), startTimeout)
@@ -96,14 +120,13 @@ func openEngine(driver StoreModule, master, previous keystore.MasterKey, cacheSi
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	e.configuredKey = !master.IsZero()
+	e.master = master
 	e.run()
 	return e, nil
 }
 
 func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, error) {
 	e := &engine{
-		store:       store,
 		lease:       new(keystore.Lease),
 		directory:   new(keystore.Directory),
 		rulebook:    new(keystore.Rulebook),
@@ -114,16 +137,23 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 		refusals:    keystore.NewRefusals(),
 		guesses:     tokenissuer.NewGuesses(),
 	}
-	e.view = keystore.NewView(store, e.lease, cacheSize)
 	e.metrics = newMetrics(e)
+	store.Store = metered{store.Store, e.metrics.storeErrors}
+	if store.shared() {
+		store.Registry = meteredRegistry{store.Registry, e.metrics.storeErrors}
+		e.presence = keystore.NewPresence(store.Registry, self())
+	}
+	e.store = store
+	e.view = keystore.NewView(store, e.lease, cacheSize)
 	e.announcer = newAnnouncer(e)
+	e.watch = newWatch(e)
 	keyring, err := tokenissuer.NewKeyring(tokenissuer.KeyringConfig{Secret: store.Secret, Rotated: e.announcer.rotated})
 	if err != nil {
 		return nil, err
 	}
 	e.keyring = keyring
 	e.follower = keystore.NewFollower(keystore.FollowerConfig{
-		Store: store, Lease: e.lease, Failed: e.followingFailed,
+		Store: store, Lease: e.lease, Presence: e.presence, Failed: e.followingFailed, Lost: e.logReplaced,
 		Appliers: []keystore.Applier{e.view, e.directory, e.rulebook, e.settings, e.keyring, e.announcer},
 	})
 	e.rotation = tokenissuer.NewRotation(tokenissuer.RotationConfig{
@@ -151,6 +181,14 @@ func (e *engine) followingFailed(err error) {
 	engineLogger().Error("following the change log failed; trying again", zap.Error(err))
 }
 
+// logReplaced is told that the store's log is another than the one followed
+// so far.
+func (e *engine) logReplaced(at keystore.Position) {
+	engineLogger().Warn("the log of changes does not hold what was applied: a failover, a restored backup, or this node was cut off for too long; everything is loaded anew",
+		zap.Int64("revision", int64(at.Revision)))
+	e.announcer.announce("log_replaced", map[string]any{"revision": int64(at.Revision)})
+}
+
 func (e *engine) rotationFailed(err error) {
 	engineLogger().Error("planned rotation of signing keys failed; trying again", zap.Error(err))
 }
@@ -161,7 +199,9 @@ func (e *engine) pruningFailed(err error) {
 
 // flushUsage writes what was counted. What cannot be written is kept.
 func (e *engine) flushUsage() {
-	if err := e.view.Meters().Flush(context.Background(), e.store, time.Now()); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	if err := e.view.Meters().Flush(ctx, e.store, time.Now()); err != nil {
 		e.flushingFailed(err)
 	}
 }
@@ -173,12 +213,14 @@ func (e *engine) flushingFailed(err error) {
 
 // admits checks that a configuration which joins a running engine could also
 // have opened it. It changes nothing: the configuration may yet be refused.
+// The key that opened the store needs no proof, so that an outage of the store
+// does not keep a site from being changed; another one does.
 func (e *engine) admits(ctx context.Context, master, previous keystore.MasterKey) error {
-	if master.IsZero() {
-		if e.configuredKey {
-			return errors.New("master_key: is no longer configured, but the store was opened with it")
-		}
+	if master == e.master {
 		return nil
+	}
+	if master.IsZero() {
+		return errors.New("master_key: is no longer configured, but the store was opened with it")
 	}
 	sealed, err := e.store.SealedSecret(ctx)
 	if err != nil {
@@ -195,11 +237,11 @@ func (e *engine) admits(ctx context.Context, master, previous keystore.MasterKey
 
 // adopt takes over what a configuration that starts wants of the engine.
 func (e *engine) adopt(ctx context.Context, master, previous keystore.MasterKey, cacheSize int) error {
-	if !master.IsZero() {
+	if master != e.master {
 		if _, err := keystore.Unlock(ctx, e.store, master, previous); err != nil {
 			return fmt.Errorf("master_key: %w", err)
 		}
-		e.configuredKey = true
+		e.master = master
 	}
 	e.view.Resize(cacheSize)
 	return nil
@@ -214,9 +256,13 @@ func (e *engine) run() {
 	e.loops.Go(func() { e.revocations.Run(ctx) })
 	e.loops.Go(func() { e.announcer.run(ctx) })
 	e.loops.Go(func() { e.view.Meters().Run(ctx, e.store, e.flushingFailed) })
+	e.loops.Go(func() { e.watch.run(ctx) })
+	if e.store.shared() {
+		e.loops.Go(func() { newListener(e).run(ctx) })
+	}
 }
 
-// Destruct ends the loops, writes what was counted to the last, and closes the
+// Destruct ends the loops, the follower's by leaving the registry, writes what was counted to the last, and closes the
 // store. Called when no configuration uses the engine any more.
 func (e *engine) Destruct() error {
 	e.lease.Suspend() // whoever still holds the view finds it closed

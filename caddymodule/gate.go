@@ -31,6 +31,7 @@ func newGate(a *App) *gate {
 	return &gate{
 		authenticator: keystore.Authenticator{
 			View: a.engine.view, Credentials: a.engine.credentials, Tokens: a.Issuer.verifier(), Settings: a.engine.settings,
+			Freshness: a.freshness(),
 		},
 		authorizer: keystore.Authorizer{Directory: a.engine.directory, Rulebook: a.engine.rulebook},
 		directory:  a.engine.directory,

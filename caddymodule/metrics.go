@@ -20,6 +20,7 @@ type metrics struct {
 	rotations      prometheus.Counter
 	followerErrors prometheus.Counter
 	usageErrors    prometheus.Counter
+	storeErrors    storeErrors
 
 	collectors []prometheus.Collector
 }
@@ -32,10 +33,15 @@ var credentialKinds = []keystore.CredentialKind{
 }
 
 func newMetrics(e *engine) *metrics {
-	m := &metrics{refused: make(map[string]prometheus.Counter), tokens: make(map[tokenissuer.Outcome]prometheus.Counter)}
+	m := &metrics{
+		refused: make(map[string]prometheus.Counter), tokens: make(map[tokenissuer.Outcome]prometheus.Counter),
+		storeErrors: make(storeErrors),
+	}
 	m.countDecisions()
 	m.countTokens()
+	m.countStoreErrors()
 	m.gaugeEngine(e)
+	m.gaugeFreshness(e)
 	return m
 }
 
@@ -81,25 +87,78 @@ func (m *metrics) countTokens() {
 	m.collectors = append(m.collectors, tokens, m.rotations, m.followerErrors, m.usageErrors)
 }
 
-func (m *metrics) gaugeEngine(e *engine) {
-	gauge := func(name, help string, value func() float64) {
-		m.collectors = append(m.collectors, prometheus.NewGaugeFunc(
-			prometheus.GaugeOpts{Namespace: metricsNamespace, Name: name, Help: help}, value))
+func (m *metrics) countStoreErrors() {
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Name: "store_errors_total",
+		Help: "Calls that the store failed to answer, by what was asked of it.",
+	}, []string{"operation"})
+	for _, operation := range storeOperations {
+		m.storeErrors[operation] = failures.WithLabelValues(operation)
 	}
-	gauge("view_keys", "Keys held in memory.", func() float64 { return float64(e.view.Len()) })
-	gauge("feed_revision", "The last change applied by this process.", func() float64 {
+	m.collectors = append(m.collectors, failures)
+}
+
+// gauge shows what is true when it is asked for.
+func (m *metrics) gauge(name, help string, value func() float64) {
+	m.collectors = append(m.collectors, prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Namespace: metricsNamespace, Name: name, Help: help}, value))
+}
+
+// counter shows what is counted elsewhere. Labels come in pairs.
+func (m *metrics) counter(name, help string, labels prometheus.Labels, value func() uint64) {
+	m.collectors = append(m.collectors, prometheus.NewCounterFunc(
+		prometheus.CounterOpts{Namespace: metricsNamespace, Name: name, Help: help, ConstLabels: labels},
+		func() float64 { return float64(value()) }))
+}
+
+func (m *metrics) gaugeEngine(e *engine) {
+	m.gauge("view_keys", "Keys held in memory.", func() float64 { return float64(e.view.Len()) })
+	m.counter("store_lookups_total", "Keys that had to be read from the store because they were not in memory.", nil, e.view.Loads)
+	m.gauge("feed_revision", "The last change applied by this process.", func() float64 {
 		return float64(e.follower.Applied().Revision)
 	})
-	gauge("lease_valid", "1 while this process may trust what it has in memory, else 0.", func() float64 {
-		if e.lease.Valid(time.Now(), math.MaxInt64) {
+	m.gauge("feed_lag_revisions", "Changes that were in the log when it was last read, and are not applied yet.", func() float64 {
+		at := e.follower.Progress()
+		return float64(max(at.Head.Revision-at.Applied.Revision, 0))
+	})
+	m.counter("log_replaced_total", "Times that the log did not hold any more what was applied, so that all was loaded anew.", nil,
+		func() uint64 { return e.follower.Rounds().Lost })
+	const wakeups, help = "feed_wakeups_total", "Rounds of reading the change log, by what they were begun for."
+	for cause, count := range map[string]func(keystore.Rounds) uint64{
+		"notification": func(r keystore.Rounds) uint64 { return r.Hinted },
+		"poll":         func(r keystore.Rounds) uint64 { return r.Polled },
+		"own":          func(r keystore.Rounds) uint64 { return r.Asked },
+	} {
+		m.counter(wakeups, help, prometheus.Labels{"cause": cause}, func() uint64 { return count(e.follower.Rounds()) })
+	}
+}
+
+// gaugeFreshness is by the strictest policy that is running.
+func (m *metrics) gaugeFreshness(e *engine) {
+	m.gauge("lease_valid", "1 while what this process has in memory is no older than max_staleness, else 0.", func() float64 {
+		if e.lease.Valid(time.Now(), e.strictest().MaxStaleness) {
 			return 1
 		}
 		return 0
 	})
-	m.collectors = append(m.collectors, prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Namespace: metricsNamespace, Name: "store_lookups_total",
-		Help: "Keys that had to be read from the store because they were not in memory.",
-	}, func() float64 { return float64(e.view.Loads()) }))
+	m.gauge("lease_remaining_seconds", "For how long this process decides without hearing of the store; +Inf: it alone writes it.", func() float64 {
+		return secondsLeft(e.lease.Remaining(time.Now(), e.strictest().Bound()))
+	})
+	m.gauge("knowledge_age_seconds", "Since the last complete reading of the store began; 0: nothing can change unseen.", func() float64 {
+		if fresh := e.follower.Progress().Fresh; e.store.shared() && !fresh.IsZero() {
+			return time.Since(fresh).Seconds()
+		}
+		return 0
+	})
+	m.counter("stale_requests_total", "Requests decided on what is older than max_staleness, by on_stale serve.", nil, e.lease.Served)
+}
+
+// secondsLeft: what has no end is infinite.
+func secondsLeft(d time.Duration) float64 {
+	if d == math.MaxInt64 {
+		return math.Inf(1)
+	}
+	return d.Seconds()
 }
 
 // register shows the counters in a configuration's registry. Each
