@@ -40,6 +40,7 @@ type Lease struct {
 
 	wake    atomic.Pointer[func()] // asks the follower for a round
 	waiting atomic.Int32
+	served  atomic.Uint64
 	vain    atomic.Int64 // the value of monotonic after which a request waited in vain
 
 	mu      sync.Mutex // guards renewed
@@ -116,6 +117,7 @@ func (l *Lease) awaitOrServe(ctx context.Context, now time.Time, f Freshness) er
 	known := l.monotonic.Load()
 	if f.Serve > 0 && l.vain.Load() == known && l.Valid(now, f.Bound()) {
 		l.ask()
+		l.served.Add(1)
 		return nil
 	}
 	err := l.await(ctx, f.MaxStaleness)
@@ -123,8 +125,13 @@ func (l *Lease) awaitOrServe(ctx context.Context, now time.Time, f Freshness) er
 		return err
 	}
 	l.vain.Store(known)
+	l.served.Add(1)
 	return nil
 }
+
+// Served returns how often Await let a request be served on what is older than
+// its MaxStaleness.
+func (l *Lease) Served() uint64 { return l.served.Load() }
 
 func (l *Lease) await(ctx context.Context, staleness time.Duration) error {
 	if l.waiting.Add(1) > maxLeaseWaiters {
@@ -135,7 +142,7 @@ func (l *Lease) await(ctx context.Context, staleness time.Duration) error {
 	deadline := time.NewTimer(leaseWait)
 	defer deadline.Stop()
 	for {
-		renewed := l.nextRenewal()
+		renewed := l.Renewed()
 		if l.Valid(time.Now(), staleness) {
 			return nil
 		}
@@ -157,8 +164,8 @@ func (l *Lease) ask() {
 	}
 }
 
-// nextRenewal returns a channel that is closed by the next renewal.
-func (l *Lease) nextRenewal() <-chan struct{} {
+// Renewed returns a channel that is closed by the next renewal.
+func (l *Lease) Renewed() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.renewed == nil {
