@@ -25,6 +25,7 @@ type rig struct {
 	service *keystore.Service
 	store   *sqlite.Store
 	keyring *tokenissuer.Keyring
+	config  Config
 
 	mu      sync.Mutex // guards all below
 	caller  keystore.Caller
@@ -71,10 +72,12 @@ func newRig(t *testing.T) *rig {
 		Meters: view.Meters(), Directory: directory, Rulebook: rulebook,
 		Policy: keystore.Policy{Prefix: keystore.DefaultPrefix, Grace: keystore.DefaultGrace},
 	}
-	g.serve(Config{
+	g.config = Config{
 		Service: g.service, SigningKeys: keyring, Rotation: rotation,
+		Nodes:  keystore.NewNodes(keystore.NodesConfig{Self: keystore.Node{ID: "nod_self", Address: "here", Version: "test"}, Follower: follower}),
 		Caller: g.who, Prefix: "/warder/v1", Version: "test", Log: g.log,
-	})
+	}
+	g.serve(g.config)
 	return g
 }
 
