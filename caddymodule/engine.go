@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -139,9 +140,10 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 	}
 	e.metrics = newMetrics(e)
 	store.Store = metered{store.Store, e.metrics.storeErrors}
+	self := newSelf()
 	if store.shared() {
 		store.Registry = meteredRegistry{store.Registry, e.metrics.storeErrors}
-		e.presence = keystore.NewPresence(store.Registry, self())
+		e.presence = keystore.NewPresence(store.Registry, self)
 	}
 	e.store = store
 	e.view = keystore.NewView(store, e.lease, cacheSize)
@@ -156,6 +158,7 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 		Store: store, Lease: e.lease, Presence: e.presence, Failed: e.followingFailed, Lost: e.logReplaced,
 		Appliers: []keystore.Applier{e.view, e.directory, e.rulebook, e.settings, e.keyring, e.announcer},
 	})
+	e.nodes = keystore.NewNodes(keystore.NodesConfig{Self: self, Follower: e.follower, Registry: store.Registry, Notifier: store.Notifier})
 	e.rotation = tokenissuer.NewRotation(tokenissuer.RotationConfig{
 		Keyring: e.keyring, Store: store, Follower: e.follower, Failed: e.rotationFailed,
 	})
@@ -170,6 +173,16 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 		return nil, fmt.Errorf("loading the store: %w", err)
 	}
 	return e, nil
+}
+
+// newSelf is this run of the process, as other nodes and operators see it.
+func newSelf() keystore.Node {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "" // an operator then has the id alone
+	}
+	version, _ := caddy.Version()
+	return keystore.Node{ID: keystore.NewNodeID(), Address: host, Version: version}
 }
 
 // engineLogger is the process's logger as it is now: an engine outlives the

@@ -113,7 +113,8 @@ func (m *metrics) counter(name, help string, labels prometheus.Labels, value fun
 
 func (m *metrics) gaugeEngine(e *engine) {
 	m.gauge("view_keys", "Keys held in memory.", func() float64 { return float64(e.view.Len()) })
-	m.counter("store_lookups_total", "Keys that had to be read from the store because they were not in memory.", nil, e.view.Loads)
+	m.counter("store_lookups_total", "Keys that had to be read from the store because they were not in memory.", nil,
+		func() uint64 { return e.view.Loads() })
 	m.gauge("feed_revision", "The last change applied by this process.", func() float64 {
 		return float64(e.follower.Applied().Revision)
 	})
