@@ -19,13 +19,14 @@ const modulePath = "github.com/warderhq/warder"
 var arrows = map[string][]string{
 	".":                                 {"caddymodule"},
 	"cmd/warder":                        {"caddymodule"},
-	"caddymodule":                       {"managementapi", "managementapi/dialect", "tokenissuer", "keystore", "keystore/sqlite"},
+	"caddymodule":                       {"managementapi", "managementapi/dialect", "tokenissuer", "keystore", "keystore/sqlite", "keystore/postgres"},
 	"managementapi":                     {"tokenissuer", "keystore"},
 	"managementapi/dialect":             {"managementapi", "tokenissuer", "keystore"},
 	"managementapi/dialect/dialecttest": {"tokenissuer", "keystore", "keystore/sqlite"},
 	"tokenissuer":                       {"keystore"},
 	"keystore":                          nil,
 	"keystore/sqlite":                   {"keystore"},
+	"keystore/postgres":                 {"keystore"},
 	"keystore/storetest":                {"keystore"},
 
 	"keystore/postgres/postgrestest":              nil,

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -69,22 +70,32 @@ func (s *PostgresStore) Provision(caddy.Context) error {
 	return nil
 }
 
-// Identity implements StoreModule. Another password or pool size is another
-// store: the new one is opened, and proved, before the old one is closed. It
-// says nothing of what it is made of.
+// Identity implements StoreModule. The same place with another password or
+// pool size is another store, a node of its own: the new one is opened, and
+// proved, before the old one is closed.
 func (s *PostgresStore) Identity() (string, error) {
-	return fmt.Sprintf("%016x", maphash.Comparable(identitySeed, *s)), nil
+	place, err := postgres.Canonical(s.config())
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s %016x", place, maphash.Comparable(identitySeed, s.config())), nil
 }
 
+// identitySeed lets nobody guess a password by the identities made of it.
 var identitySeed = maphash.MakeSeed()
 
-// Open implements StoreModule.
+func (s *PostgresStore) config() postgres.Config {
+	return postgres.Config{URL: s.resolved, PoolSize: s.PoolSize, Schema: s.Schema}
+}
+
+// Open implements StoreModule. A database that does not answer yet is asked
+// again until ctx ends.
 func (s *PostgresStore) Open(ctx context.Context, master, previous keystore.MasterKey, logger *zap.Logger) (OpenedStore, error) {
 	if master.IsZero() {
 		return OpenedStore{}, errors.New("master_key: is missing; a store of several nodes needs one that all of them are given, as in master_key {env.WARDER_MASTER_KEY}; openssl rand -base64 32 makes one")
 	}
 	created := false
-	store, err := postgres.Open(ctx, postgres.Config{URL: s.resolved, PoolSize: s.PoolSize, Schema: s.Schema}, func() (keystore.SealedSecret, error) {
+	store, err := s.connect(ctx, logger, func() (keystore.SealedSecret, error) {
 		created = true
 		return keystore.SealedGenesis(master)()
 	})
@@ -92,7 +103,7 @@ func (s *PostgresStore) Open(ctx context.Context, master, previous keystore.Mast
 		return OpenedStore{}, err
 	}
 	if created {
-		logger.Warn("made a new schema: if there should have been one, stop and restore it; back up the database, and the master_key apart from it", zap.String("store", store.String()))
+		logger.Warn("made a new schema: if there should have been one, stop and restore it; back up the database, and the master_key apart from it", zap.Stringer("store", store))
 	}
 	secret, err := keystore.Unlock(ctx, store, master, previous)
 	if err != nil {
@@ -101,11 +112,34 @@ func (s *PostgresStore) Open(ctx context.Context, master, previous keystore.Mast
 	return OpenedStore{Store: store, SecretRow: store, Secret: secret, Registry: store, Notifier: store}, nil
 }
 
+// connectDelay is between two attempts to open a database.
+const connectDelay = 500 * time.Millisecond
+
+// connect waits for a database that starts together with this process, and
+// says so once. The error is that of the last attempt, which says more than
+// that time is over.
+func (s *PostgresStore) connect(ctx context.Context, logger *zap.Logger, genesis keystore.Genesis) (*postgres.Store, error) {
+	for first := true; ; first = false {
+		store, err := postgres.Open(ctx, s.config(), genesis)
+		if err == nil || !errors.Is(err, keystore.ErrUnavailable) {
+			return store, err
+		}
+		if first {
+			logger.Warn("the store does not answer; trying again for a while", zap.Error(err))
+		}
+		select {
+		case <-time.After(connectDelay):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
 // holdsPassword reports whether the text of a connection, as it is written in
 // the configuration, holds a password other than by placeholder.
 func holdsPassword(text string) bool {
 	const stands = "27182818" // for a placeholder; a port, too, could be one
-	text = placeholder.ReplaceAllLiteralString(text, stands)
+	text = placeholders.ReplaceAllLiteralString(text, stands)
 	if strings.Contains(text, "://") {
 		u, err := url.Parse(text)
 		if err != nil {
@@ -126,7 +160,7 @@ func holdsPassword(text string) bool {
 }
 
 var (
-	placeholder     = regexp.MustCompile(`\{[^{}$]+\}`)
+	placeholders    = regexp.MustCompile(`\{[^{}$]+\}`)
 	passwordKeyword = regexp.MustCompile(`(?i)\b(?:ssl)?password\s*=\s*('(?:[^'\\]|\\.)*'|\S*)`)
 )
 
