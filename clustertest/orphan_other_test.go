@@ -1,0 +1,7 @@
+//go:build unix && !linux
+
+package clustertest
+
+import "syscall"
+
+func noOrphan(*syscall.SysProcAttr) {}
