@@ -10,6 +10,8 @@ import (
 // A clock cannot be set here.
 type clock struct{}
 
-func clockOf(int) (*clock, error) { return nil, errors.New("the clock of a process can only be set on Linux on amd64") }
+func clockOf(int) (*clock, error) {
+	return nil, errors.New("the clock of a process can only be set on Linux on amd64")
+}
 
 func (*clock) set(time.Duration) error { return nil }
