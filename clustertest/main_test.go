@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -26,25 +27,38 @@ var (
 )
 
 // binary is what is tested: the one that WARDER_BINARY names, so that a run
-// of everything builds it once, or one built here.
-var binary string
+// of everything builds it once, or one that the first test builds that needs
+// it, in a directory that all share.
+func binary(t testing.TB) string {
+	t.Helper()
+	path, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
 
-func TestMain(m *testing.M) { flag.Parse(); os.Exit(runTests(m)) }
+var built = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv("WARDER_BINARY"); path != "" {
+		return path, nil
+	}
+	path := filepath.Join(shared, "warder")
+	return path, build(path)
+})
+
+// shared is a directory of all tests.
+var shared string
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 func runTests(m *testing.M) int {
-	if binary = os.Getenv("WARDER_BINARY"); binary == "" {
-		dir, err := os.MkdirTemp("", "warder")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		binary = filepath.Join(dir, "warder")
-		if err := build(binary); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
+	dir, err := os.MkdirTemp("", "warder")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
+	defer os.RemoveAll(dir)
+	shared = dir
 	return m.Run()
 }
 

@@ -4,7 +4,6 @@ package clustertest
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -27,7 +26,7 @@ const caddyfile = `{
 		}
 		master_key {env.WARDER_MASTER_KEY}
 		max_staleness %s
-		issuer http://warder.example {
+		issuer http://localhost:8080 {
 			token_ttl 2h
 		}
 	}
@@ -41,7 +40,7 @@ http://127.0.0.1:%d {
 
 // poolSize is how many connections a node has at most, beside the one that
 // listens.
-const poolSize = 4
+const poolSize = 6
 
 // A node is a sidecar: a Caddyfile with ports of its own, a link to the
 // database, and the process that runs with them now.
@@ -63,7 +62,7 @@ type node struct {
 // newNode makes a node that does not run yet.
 func newNode(t testing.TB, index int, c *cluster, l *link) *node {
 	t.Helper()
-	n := &node{t: t, index: index, binary: binary, dir: t.TempDir(), link: l, gate: freePort(t), admin: freePort(t), log: new(output)}
+	n := &node{t: t, index: index, binary: binary(t), dir: t.TempDir(), link: l, gate: freePort(t), admin: freePort(t), log: new(output)}
 	n.env = []string{"WARDER_POSTGRES=" + c.databaseAt(l), "WARDER_MASTER_KEY=" + c.masterKey}
 	text := fmt.Sprintf(caddyfile, n.admin, poolSize, c.bound, n.gate, c.upstream)
 	if err := os.WriteFile(filepath.Join(n.dir, "Caddyfile"), []byte(text), 0o600); err != nil {
@@ -228,9 +227,4 @@ func (o *output) everHad(text string) bool {
 func (o *output) tail() string {
 	lines := strings.Split(strings.TrimSpace(o.String()), "\n")
 	return strings.Join(lines[max(0, len(lines)-25):], "\n")
-}
-
-// withTimeout is a context of the test that ends by itself.
-func (n *node) withTimeout(d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), d)
 }
