@@ -38,7 +38,7 @@ func (s *session) judgeSeen(raw json.RawMessage) error {
 		return err
 	}
 	if len(seen.Pending) == 0 {
-		return &outcomeError{exitUnseen, "done, but which nodes have seen it is not known: the store does not answer"}
+		return &outcomeError{exitUnseen, "done, but which nodes have seen it is not known: their registry could not be read in time"}
 	}
 	var names []string
 	for _, id := range seen.Pending {

@@ -116,21 +116,24 @@ func (s *PostgresStore) Open(ctx context.Context, master, previous keystore.Mast
 const connectDelay = 500 * time.Millisecond
 
 // connect waits for a database that starts together with this process, and
-// says so once. The error is that of the last attempt, which says more than
-// that time is over.
+// says so once.
 func (s *PostgresStore) connect(ctx context.Context, logger *zap.Logger, genesis keystore.Genesis) (*postgres.Store, error) {
-	for first := true; ; first = false {
+	var why error // of the last attempt that was not cut short
+	for {
 		store, err := postgres.Open(ctx, s.config(), genesis)
 		if err == nil || !errors.Is(err, keystore.ErrUnavailable) {
 			return store, err
 		}
-		if first {
+		if why == nil {
 			logger.Warn("the store does not answer; trying again for a while", zap.Error(err))
+		}
+		if why == nil || ctx.Err() == nil {
+			why = err
 		}
 		select {
 		case <-time.After(connectDelay):
 		case <-ctx.Done():
-			return nil, err
+			return nil, why
 		}
 	}
 }
