@@ -119,7 +119,7 @@ func NewFollower(c FollowerConfig) *Follower {
 // Start registers the node, loads everything but the keys, and takes the first
 // lease. Nothing is trusted before.
 func (f *Follower) Start(ctx context.Context) error {
-	err := f.beatIf(ctx, f.presence != nil)
+	err := f.beatIf(ctx, true)
 	if err == nil {
 		err = f.reload(ctx)
 	}
@@ -254,7 +254,10 @@ func (f *Follower) round(ctx context.Context, why reason) error {
 	if f.presence == nil {
 		why |= reasonDue // it is the only writer, and has just read all that it wrote
 	}
-	err := f.attempt(ctx, why)
+	err := ErrPositionLost // still: what was loaded halfway is no place to go on from
+	if !f.lost {
+		err = f.attempt(ctx, why)
+	}
 	if errors.Is(err, ErrPositionLost) {
 		f.lose()
 		if err = f.reload(ctx); err == nil {
@@ -269,12 +272,15 @@ func (f *Follower) round(ctx context.Context, why reason) error {
 	return nil
 }
 
+// attempt reads up to the head, between a heartbeat and the renewal of the
+// lease if those are due. Who asked for a heartbeat gets one that tells what
+// was read.
 func (f *Follower) attempt(ctx context.Context, why reason) error {
 	began, isDue := time.Now(), why&reasonDue != 0
 	if isDue {
 		f.postpone(began)
 	}
-	if err := f.beatIf(ctx, isDue && f.presence != nil); err != nil {
+	if err := f.beatIf(ctx, isDue); err != nil {
 		return err
 	}
 	told := f.Applied()

@@ -41,7 +41,7 @@ type Lease struct {
 	wake    atomic.Pointer[func()] // asks the follower for a round
 	waiting atomic.Int32
 	served  atomic.Uint64
-	vain    atomic.Int64 // the value of monotonic after which a request waited in vain
+	vain    atomic.Int64 // what monotonic was when a request waited in vain
 
 	mu      sync.Mutex // guards renewed
 	renewed chan struct{}
@@ -114,19 +114,22 @@ func (l *Lease) Await(ctx context.Context, now time.Time, f Freshness) error {
 }
 
 func (l *Lease) awaitOrServe(ctx context.Context, now time.Time, f Freshness) error {
-	known := l.monotonic.Load()
-	if f.Serve > 0 && l.vain.Load() == known && l.Valid(now, f.Bound()) {
+	if l.vain.Load() == l.monotonic.Load() && l.serves(now, f) {
 		l.ask()
 		l.served.Add(1)
 		return nil
 	}
 	err := l.await(ctx, f.MaxStaleness)
-	if err == nil || ctx.Err() != nil || f.Serve <= 0 || !l.Valid(time.Now(), f.Bound()) {
-		return err
+	if err != nil && ctx.Err() == nil && l.serves(time.Now(), f) {
+		l.served.Add(1)
+		return nil
 	}
-	l.vain.Store(known)
-	l.served.Add(1)
-	return nil
+	return err
+}
+
+// serves reports whether f lets requests be decided that waited in vain.
+func (l *Lease) serves(now time.Time, f Freshness) bool {
+	return f.Serve > 0 && l.Valid(now, f.Bound())
 }
 
 // Served returns how often Await let a request be served on what is older than
@@ -142,7 +145,7 @@ func (l *Lease) await(ctx context.Context, staleness time.Duration) error {
 	deadline := time.NewTimer(leaseWait)
 	defer deadline.Stop()
 	for {
-		renewed := l.Renewed()
+		renewed, known := l.Renewed(), l.monotonic.Load()
 		if l.Valid(time.Now(), staleness) {
 			return nil
 		}
@@ -150,6 +153,7 @@ func (l *Lease) await(ctx context.Context, staleness time.Duration) error {
 		select {
 		case <-renewed:
 		case <-deadline.C:
+			l.vain.Store(known)
 			return ErrStale
 		case <-ctx.Done():
 			return ErrStale

@@ -73,7 +73,8 @@ type Notice struct {
 // shown that it applied r, and its bound, with a tenth of it more for clocks
 // that run apart, is not over.
 func (n Node) Pending(r Revision, now Instant) bool {
-	return n.Applied.Revision < r && now < n.Heartbeat+microseconds(n.Bound+n.Bound/10)
+	bound := microseconds(n.Bound)
+	return n.Applied.Revision < r && now < n.Heartbeat+bound+(bound+9)/10
 }
 
 // LeaseLeft returns how long at now n may still decide on what it knew at its
@@ -84,5 +85,9 @@ func (n Node) LeaseLeft(now Instant) time.Duration {
 
 // microseconds rounds up: nobody is thought to have ceased too early.
 func microseconds(d time.Duration) Instant {
-	return Instant((d + time.Microsecond - 1) / time.Microsecond)
+	whole := Instant(max(d, 0) / time.Microsecond)
+	if d%time.Microsecond > 0 {
+		whole++
+	}
+	return whole
 }

@@ -161,12 +161,12 @@ func (p *Presence) shown(bound time.Duration) {
 func (p *Presence) interval() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.promises) == 0 {
+		return idleInterval
+	}
 	shortest := maxBound
 	for f := range p.promises {
 		shortest = min(shortest, f.MaxStaleness)
-	}
-	if len(p.promises) == 0 {
-		return idleInterval
 	}
 	return max(shortest/roundsPerLease, minimumInterval)
 }

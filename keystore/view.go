@@ -176,7 +176,7 @@ func (v *View) Cached(id LookupID, now time.Time) (*Record, bool) {
 }
 
 func (v *View) cached(id LookupID, now time.Time) (*entry, bool) {
-	sum := maphash.String(v.seed, string(id))
+	sum := v.hash(id)
 	place := v.recent.place(sum)
 	e := place.Load().holding(id)
 	if e == nil {
@@ -283,10 +283,10 @@ func (v *View) read(ctx context.Context, id LookupID) (*entry, error) {
 // means: read again.
 func (v *View) fill(id LookupID, e *entry) (*entry, bool) {
 	if e.rec.ID == "" {
-		sum := maphash.String(v.seed, string(id))
+		sum := v.hash(id)
 		return &absentEntry, v.shardOf(sum).fillAbsent(id, e, v.voided.of(sum))
 	}
-	sum := maphash.String(v.seed, string(e.rec.ID))
+	sum := v.hash(LookupID(e.rec.ID))
 	sl, now, ok := v.shardOf(sum).fill(e, v.voided.of(sum))
 	if !ok || !now.rec.FoundBy(id) {
 		return nil, false
@@ -311,7 +311,7 @@ func (v *View) linkAlias(sl *slot, now *entry, id LookupID) bool {
 func (v *View) Forget(ids ...KeyID) {
 	epoch := v.epoch.Add(1)
 	for _, id := range ids {
-		sum := maphash.String(v.seed, string(id))
+		sum := v.hash(LookupID(id))
 		raise(v.voided.of(sum), epoch) // before the entry goes: who fills later sees it
 		v.flights.Forget(string(id))   // who comes now does not wait for an answer that is void
 		for _, alias := range v.shardOf(sum).forget(id) {
@@ -346,7 +346,9 @@ func (v *View) Apply(c Change, head Revision) error {
 	return nil
 }
 
-func (v *View) shard(id LookupID) *shard { return v.shardOf(maphash.String(v.seed, string(id))) }
+func (v *View) hash(id LookupID) uint64 { return maphash.String(v.seed, string(id)) }
+
+func (v *View) shard(id LookupID) *shard { return v.shardOf(v.hash(id)) }
 
 func (v *View) shardOf(sum uint64) *shard { return &v.shards[sum%uint64(len(v.shards))] }
 
