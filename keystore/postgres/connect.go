@@ -28,9 +28,15 @@ func settings(c Config) map[string]string {
 	milliseconds := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 	return map[string]string{
 		// pg_catalog is searched before; what is temporary, after.
-		"search_path":     c.Schema + ", pg_temp",
-		"client_encoding": "UTF8",
-		"jit":             "off", // it compiles for longer than any statement here takes
+		"search_path": c.Schema + ", pg_temp",
+		"jit":         "off", // it compiles for longer than any statement here takes
+
+		// What is read depends on these.
+		"client_encoding":                "UTF8",
+		"bytea_output":                   "hex",
+		"standard_conforming_strings":    "on",
+		"default_transaction_isolation":  "read committed",
+		"default_transaction_deferrable": "off",
 
 		"statement_timeout":                   milliseconds(c.timeouts.statement()),
 		"lock_timeout":                        milliseconds(c.timeouts.lock),

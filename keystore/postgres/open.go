@@ -50,6 +50,7 @@ func Open(ctx context.Context, c Config, genesis keystore.Genesis) (*Store, erro
 
 // newStore divides the pool: half of it, or more, is for look-ups.
 func newStore(c Config, name string) *Store {
+	c.URL = "" // the pool has it
 	scans := max(1, c.PoolSize/5)
 	s := &Store{
 		name: name, config: c, logKept: logKept,
@@ -82,16 +83,22 @@ func (s *Store) start(ctx context.Context, genesis keystore.Genesis) error {
 	return nil
 }
 
-// suits refuses a server that is too old, and a database that does not hold
-// every text as it is.
+// suits refuses a server or a database that cannot hold a store.
 func suits(ctx context.Context, conn *pgx.Conn) error {
 	var version int
 	var name, encoding string
 	err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::integer, current_setting('server_version'), current_setting('server_encoding')`,
 		pgx.QueryExecModeExec).Scan(&version, &name, &encoding)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	return suitable(version, name, encoding)
+}
+
+// suitable refuses a server that is too old, and a database that does not hold
+// every text as it is.
+func suitable(version int, name, encoding string) error {
+	switch {
 	case version < oldestServer:
 		return fmt.Errorf("%w: the server is PostgreSQL %s, and has to be 13 or newer", errUnsuitable, name)
 	case encoding != "UTF8":

@@ -8,7 +8,7 @@ const logLimit = 10
 // pruneLog removes what is old enough ($1), unless a node needs it, and what
 // is too old ($2) in any case.
 const pruneLog = "DELETE FROM log WHERE revision <= greatest($2::bigint, least($1::bigint," +
-	" (SELECT min(revision) FROM nodes WHERE " + mayDecide + ")))"
+	" (SELECT min(revision) - 1 FROM nodes WHERE " + mayDecide + ")))" // a position is the row that it names
 
 // prune queues a pruning if it is due. That is not at every change: removing
 // many rows at once costs little more than removing one.

@@ -45,10 +45,13 @@ const beat = "WITH forgotten AS (DELETE FROM nodes WHERE id = ANY (ARRAY(" +
 func (s *Store) Beat(ctx context.Context, n keystore.Node) error {
 	return s.ask(ctx, s.feed, "recording a heartbeat", func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, beat, string(n.ID), written(n.Address), written(n.Version),
-			int64(n.Applied.Revision), int64(n.Applied.Mark), n.Bound.Microseconds(), forgottenAfter.Microseconds())
+			int64(n.Applied.Revision), int64(n.Applied.Mark), roundedUp(n.Bound), forgottenAfter.Microseconds())
 		return err
 	})
 }
+
+// roundedUp is in microseconds: nobody is thought to have ceased too early.
+func roundedUp(d time.Duration) int64 { return (d + time.Microsecond - 1).Microseconds() }
 
 // roll gives a row though there be no node. A node is behind since the first
 // change that it lacks, or that is left of those.
