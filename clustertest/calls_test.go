@@ -15,7 +15,7 @@ import (
 )
 
 // callTime bounds one call of the management API.
-const callTime = 20 * time.Second
+const callTime = 8 * time.Second
 
 // key is what the tests read of a key, or of what became of one.
 type key struct {
@@ -138,6 +138,25 @@ func stateOf(status int, text []byte) state {
 	default:
 		return state(fmt.Sprintf("%d %s", status, problem.Code))
 	}
+}
+
+// goroutines is how many the process has.
+func (n *node) goroutines() (count int) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), callTime)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/goroutine?debug=1", n.admin), nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	_, text, err := do(managementClient, r)
+	if err == nil {
+		_, err = fmt.Sscanf(string(text), "goroutine profile: total %d", &count)
+	}
+	if err != nil {
+		n.t.Fatalf("counting the goroutines of node %d: %v", n.index, err)
+	}
+	return count
 }
 
 // A kind of credential is a way to show a key.

@@ -107,7 +107,7 @@ type violation struct {
 func (v violation) String() string {
 	text := fmt.Sprintf("%s: node %d, asked at %v, said %q at %v: %s; changes:", v.credential.name, v.answer.node, v.answer.began, v.answer.saw, v.answer.ended, v.why)
 	for n, c := range v.credential.changes {
-		text += fmt.Sprintf("\n\t%d: %s, node %d, %v to %v", n+1, c.to, c.node, c.began, shown(c.ended))
+		text += fmt.Sprintf("\n\t%d: %s, node %d, %v to %v", n+1, c.to, c.node, c.began, written(c.ended))
 		if c.seen != never {
 			text += fmt.Sprintf(", seen by all at %v", c.seen)
 		}
@@ -115,7 +115,7 @@ func (v violation) String() string {
 	return text
 }
 
-func shown(m moment) string {
+func written(m moment) string {
 	if m == never {
 		return "an unknown end"
 	}

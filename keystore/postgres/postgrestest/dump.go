@@ -15,8 +15,8 @@ type Dump struct{ database, file string }
 // Dump takes a dump of a database of this server, by its URL.
 func (s *Server) Dump(database string) Dump {
 	s.t.Helper()
-	s.slots++
-	d := Dump{database, filepath.Join(s.cluster.dir, fmt.Sprintf("dump%d", s.slots))}
+	s.made++
+	d := Dump{database, filepath.Join(s.cluster.dir, fmt.Sprintf("dump%d", s.made))}
 	s.check(run(s.cluster.dir, "pg_dump", "--format", "custom", "--file", d.file, "--dbname", At(database, s.Address())))
 	return d
 }

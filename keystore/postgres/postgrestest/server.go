@@ -21,7 +21,8 @@ type Options struct {
 type Server struct {
 	t       testing.TB
 	cluster *cluster
-	slots   int // of standbys, to name them
+	made    int // standbys and dumps, to name them
+	removed bool
 }
 
 // Start returns a new server that runs.
@@ -38,7 +39,11 @@ func Start(t testing.TB, o Options) *Server {
 
 // adopt has a cluster removed when the test ends.
 func adopt(t testing.TB, c *cluster) *Server {
+	s := &Server{t: t, cluster: c}
 	t.Cleanup(func() {
+		if s.removed {
+			return
+		}
 		if t.Failed() {
 			t.Logf("the end of the log of %s:\n%s", c.address(), c.lastLines())
 		}
@@ -46,7 +51,7 @@ func adopt(t testing.TB, c *cluster) *Server {
 			t.Error(err)
 		}
 	})
-	return &Server{t: t, cluster: c}
+	return s
 }
 
 func (s *Server) check(err error) {
@@ -137,6 +142,14 @@ func (s *Server) Pause() {
 func (s *Server) Resume() {
 	s.t.Helper()
 	s.check(s.cluster.resume())
+}
+
+// Remove ends the server and removes it before the test ends. Nothing more can
+// be done with it.
+func (s *Server) Remove() {
+	s.t.Helper()
+	s.removed = true
+	s.check(s.cluster.remove())
 }
 
 // Log returns what the server has logged.

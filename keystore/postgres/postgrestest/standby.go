@@ -16,8 +16,8 @@ import (
 // synchronous one has every commit here wait for it.
 func (s *Server) Standby(synchronous bool) *Server {
 	s.t.Helper()
-	s.slots++
-	name := fmt.Sprintf("standby%d_%d", s.cluster.port, s.slots)
+	s.made++
+	name := fmt.Sprintf("standby%d_%d", s.cluster.port, s.made)
 	c, err := newDirectory(Options{Settings: s.cluster.settings})
 	s.check(err)
 	c.password = s.cluster.password
@@ -46,6 +46,13 @@ func (s *Server) connection(name string) string {
 	host, port, err := net.SplitHostPort(u.Host)
 	s.check(err)
 	return fmt.Sprintf("host=%s port=%s user=%s password=%s application_name=%s sslmode=disable", host, port, superuser, s.cluster.password, name)
+}
+
+// Lag is how many bytes of its log the standbys of this server have not taken
+// over yet.
+func (s *Server) Lag() int64 {
+	s.t.Helper()
+	return s.Count("SELECT coalesce(max(pg_current_wal_lsn() - replay_lsn), 0)::bigint FROM pg_stat_replication")
 }
 
 // Detach has a standby receive no further change from its primary, which it
