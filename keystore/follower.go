@@ -124,7 +124,7 @@ func (f *Follower) Start(ctx context.Context) error {
 		err = f.reload(ctx)
 	}
 	if err == nil {
-		err = f.round(ctx, reasonDue)
+		err = f.round(ctx, f.reasons()|reasonDue)
 	}
 	if err != nil {
 		f.leave(ctx)

@@ -3,6 +3,7 @@ package keystore
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -116,6 +117,128 @@ func TestLeaseWaitersAreBounded(t *testing.T) {
 		waiters.Wait()
 		if n := l.waiting.Load(); n != 0 {
 			t.Errorf("%d places are never given back", n)
+		}
+	})
+}
+
+func TestFreshnessBound(t *testing.T) {
+	for f, want := range map[Freshness]time.Duration{
+		{}:                                      0,
+		{Serve: time.Hour}:                      0, // what trusts nothing serves nothing
+		{MaxStaleness: -1, Serve: 5}:            0,
+		{MaxStaleness: 5, Serve: -1}:            5,
+		{MaxStaleness: 5}:                       5,
+		{MaxStaleness: 5, Serve: 7}:             12,
+		{MaxStaleness: 5, Serve: math.MaxInt64}: math.MaxInt64,
+	} {
+		if got := f.Bound(); got != want {
+			t.Errorf("%+v: %d, want %d", f, got, want)
+		}
+	}
+}
+
+// TestServeBeyondTheLease: a request waits for the follower first. Once one
+// has waited in vain the others do not, and from the bound on nobody passes.
+func TestServeBeyondTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l Lease
+		woken := 0
+		wake := func() { woken++ }
+		l.wake.Store(&wake)
+		f := Freshness{MaxStaleness: time.Second, Serve: 10 * time.Second}
+		l.Renew(time.Now())
+		check := func(want error, wait time.Duration) {
+			t.Helper()
+			began := time.Now()
+			if err := l.Await(context.Background(), began, f); err != want || time.Since(began) != wait {
+				t.Errorf("Await = %v after %s; want %v after %s", err, time.Since(began), want, wait)
+			}
+		}
+		time.Sleep(time.Second - 1)
+		if check(nil, 0); woken != 0 {
+			t.Error("within the lease the follower is woken")
+		}
+		time.Sleep(time.Second)
+		check(nil, leaseWait)
+		for range 3 {
+			woken = 0
+			if check(nil, 0); woken != 1 {
+				t.Errorf("a request that does not wait wakes the follower %d times", woken)
+			}
+		}
+		l.Renew(time.Now()) // a round succeeds, and then the store is gone again
+		time.Sleep(2 * time.Second)
+		check(nil, leaseWait)
+		check(nil, 0)
+		time.Sleep(11*time.Second - 2*time.Second - leaseWait)
+		check(ErrStale, leaseWait)
+	})
+}
+
+// TestServeHasAnEnd: either clock says so, or a purge, whether or not a
+// request has waited in vain before.
+func TestServeHasAnEnd(t *testing.T) {
+	f := Freshness{MaxStaleness: time.Minute, Serve: time.Hour}
+	for name, end := range map[string]func(*Lease){
+		"the bound":                   func(*Lease) { time.Sleep(61 * time.Minute) },
+		"the machine slept":           func(l *Lease) { l.wall.Add(-int64(61 * time.Minute)) },
+		"the wall clock was set back": func(l *Lease) { l.monotonic.Add(-int64(61 * time.Minute)); l.wall.Add(int64(time.Hour)) },
+		"a purge":                     (*Lease).Suspend,
+		"the zero lease":              func(l *Lease) { l.set(0, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for _, waited := range []bool{false, true} {
+					var l Lease
+					l.Renew(time.Now())
+					end(&l)
+					if waited {
+						l.vain.Store(l.monotonic.Load())
+					}
+					if err := l.Await(context.Background(), time.Now(), f); err != ErrStale {
+						t.Errorf("waited before = %t: %v", waited, err)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestServeEndsWhileARequestWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l Lease
+		l.Renew(time.Now())
+		time.Sleep(61*time.Minute - leaseWait)
+		if err := l.Await(context.Background(), time.Now(), Freshness{time.Minute, time.Hour}); err != ErrStale {
+			t.Errorf("Await = %v", err)
+		}
+	})
+}
+
+// TestServeDoesNotWaitInCrowds: who finds no place to wait is served, and does
+// not keep others from waiting for the round that may come.
+func TestServeDoesNotWaitInCrowds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l Lease
+		f := Freshness{MaxStaleness: time.Second, Serve: time.Hour}
+		l.Renew(time.Now())
+		time.Sleep(2 * time.Second)
+		l.waiting.Store(maxLeaseWaiters)
+		began := time.Now()
+		if err := l.Await(context.Background(), began, f); err != nil || time.Since(began) != 0 {
+			t.Errorf("one too many: %v after %s", err, time.Since(began))
+		}
+		l.waiting.Store(0)
+		go func() { time.Sleep(50 * time.Millisecond); l.Renew(time.Now()) }()
+		began = time.Now()
+		if err := l.Await(context.Background(), began, f); err != nil || time.Since(began) != 50*time.Millisecond {
+			t.Errorf("the next: %v after %s", err, time.Since(began))
+		}
+		time.Sleep(2 * time.Second)
+		left, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := l.Await(left, time.Now(), f); err != ErrStale {
+			t.Errorf("a caller that has left: %v", err)
 		}
 	})
 }

@@ -13,9 +13,10 @@ import (
 type Nodes struct {
 	config NodesConfig
 
-	mu      sync.Mutex // guards next and looking
-	next    *look      // that has not begun, for all who come until it does
-	looking bool
+	mu       sync.Mutex // guards all below
+	next     *look      // that has not begun, for all who come until it does
+	looking  bool
+	earliest time.Time // at which a look may begin
 }
 
 // NodesConfig is what Nodes works with.
@@ -225,11 +226,20 @@ func (n *Nodes) join(ask bool) *look {
 // run does the looks that are waited for, one after the other, and ends when
 // there is none.
 func (n *Nodes) run() {
-	for l := n.take(); l != nil; l = n.take() {
+	for pause, wanted := n.pause(); wanted; pause, wanted = n.pause() {
+		time.Sleep(pause)
 		began := time.Now()
-		l.run(n.config)
-		time.Sleep(min(max(time.Since(began), firstLookPause), longLookPause))
+		n.take().run(n.config)
+		n.rest(time.Since(began))
 	}
+}
+
+// pause returns how long to wait before the next look, if one is waited for.
+func (n *Nodes) pause() (pause time.Duration, wanted bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.looking = n.next != nil
+	return time.Until(n.earliest), n.looking
 }
 
 // take returns the look that is waited for, which nobody joins any more.
@@ -237,8 +247,15 @@ func (n *Nodes) take() *look {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l := n.next
-	n.next, n.looking = nil, l != nil
+	n.next = nil
 	return l
+}
+
+// rest has the registry left alone for as long as the last look took.
+func (n *Nodes) rest(took time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.earliest = time.Now().Add(min(max(took, firstLookPause), longLookPause))
 }
 
 // run looks. That nobody could be asked is no failure: nodes give heartbeats by
