@@ -26,6 +26,7 @@ var (
 // SQLSTATE codes, of which the first two characters are the class.
 const (
 	codeReadOnly = "25006"
+	codeDeadlock = "40P01"
 
 	classConnection = "08"
 	classData       = "22"

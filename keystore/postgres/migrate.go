@@ -31,15 +31,26 @@ var migrations = []migration{
 // schemaVersion is what this program knows.
 var schemaVersion = len(migrations)
 
-// migrationTime bounds a migration, and the wait for somebody else's.
-const migrationTime = 10 * time.Minute
+const (
+	migrationTime  = 10 * time.Minute // with the wait for somebody else's
+	migrationTries = 5
+)
 
 // migrate brings the schema up to date, forward only, in one transaction and
 // under a lock, and begins a store where none is. A newer one is left as it
 // is, if it says that programs of this version may work on it.
-func migrate(ctx context.Context, conn *pgx.Conn, c Config, migrations []migration, genesis keystore.Genesis) error {
+func migrate(ctx context.Context, conn *pgx.Conn, c Config, migrations []migration, genesis keystore.Genesis) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, migrationTime)
 	defer cancel()
+	for range migrationTries {
+		if err = migrateOnce(ctx, conn, c, migrations, genesis); !inClass(err, codeDeadlock) {
+			break // readers of two tables may have stood in its way
+		}
+	}
+	return err
+}
+
+func migrateOnce(ctx context.Context, conn *pgx.Conn, c Config, migrations []migration, genesis keystore.Genesis) error {
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite})
 	if err != nil {
 		return err
@@ -52,21 +63,31 @@ func migrate(ctx context.Context, conn *pgx.Conn, c Config, migrations []migrati
 	if err != nil || version >= len(migrations) {
 		return err
 	}
+	if err := raise(ctx, tx, version, migrations, genesis); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
+}
+
+// raise leads from a version to the last.
+func raise(ctx context.Context, tx pgx.Tx, version int, migrations []migration, genesis keystore.Genesis) error {
+	if version > 0 { // in its turn, as every writer, before it locks what writers need
+		if _, err := tx.Exec(ctx, "SELECT FROM head FOR UPDATE"); err != nil {
+			return err
+		}
+	}
 	for n, m := range migrations[version:] {
 		if _, err := tx.Exec(ctx, m.script, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return fmt.Errorf("applying migration %d: %w", version+n+1, err)
 		}
 	}
 	if version == 0 {
-		err = begin(ctx, tx, genesis)
+		if err := begin(ctx, tx, genesis); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		_, err = tx.Exec(ctx, "UPDATE head SET version = $1, usable_from = $2", len(migrations), migrations[len(migrations)-1].usableFrom)
-	}
-	if err != nil {
-		return err
-	}
-	return tx.Commit(ctx)
+	_, err := tx.Exec(ctx, "UPDATE head SET version = $1, usable_from = $2", len(migrations), migrations[len(migrations)-1].usableFrom)
+	return err
 }
 
 func lockMigrations(ctx context.Context, tx pgx.Tx, c Config) error {
