@@ -153,7 +153,7 @@ func FuzzCaddyfile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, into := range []caddyfile.Unmarshaler{new(App), new(Handler), new(IssuerHandler), new(AdminHandler), new(SQLiteStore)} {
+		for _, into := range []caddyfile.Unmarshaler{new(App), new(Handler), new(IssuerHandler), new(AdminHandler), new(SQLiteStore), new(PostgresStore)} {
 			if into.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens)) != nil {
 				continue
 			}

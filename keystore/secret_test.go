@@ -230,6 +230,17 @@ func same(a, b StoreSecret) bool {
 	return a.root != nil && b.root != nil && bytes.Equal(a.Derive("test"), b.Derive("test"))
 }
 
+// overtakenRow is one that another node seals before this one does.
+type overtakenRow struct {
+	fixedRow
+	next SealedSecret
+}
+
+func (r *overtakenRow) ReplaceSealedSecret(context.Context, SealedSecret, SealedSecret) error {
+	r.row = r.next
+	return ErrStaleEdit
+}
+
 // fixedRow is a SecretRow.
 type fixedRow struct {
 	row      SealedSecret
@@ -287,6 +298,18 @@ func TestUnlock(t *testing.T) {
 				}
 			}
 		})
+	}
+	for name, c := range map[string]struct {
+		sealedBy MasterKey // another node, between reading and sealing
+		want     error
+	}{"under the same key": {now, nil}, "under a third key": {wrong, ErrWrongMasterKey}} {
+		row := &overtakenRow{fixedRow: fixedRow{row: sealed}}
+		if row.next, err = SealStoreSecret(c.sealedBy, secret); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Unlock(ctx, row, now, before); !errors.Is(err, c.want) || (err == nil && !same(got, secret)) {
+			t.Errorf("another node seals %s: %v", name, err)
+		}
 	}
 	if _, err := Unlock(ctx, &fixedRow{err: errFault}, before, now); !errors.Is(err, errFault) {
 		t.Errorf("a store that fails: %v", err)

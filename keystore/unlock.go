@@ -8,9 +8,18 @@ import (
 
 // Unlock opens the store's secret with master. If that is not the key it is
 // sealed under but previous is, the secret is sealed anew under master:
-// changing the master key is one restart. ErrWrongMasterKey, ErrCorrupt,
+// changing the master key is one restart. Of several nodes that do so at once,
+// one seals and all others find it done. ErrWrongMasterKey, ErrCorrupt,
 // ErrNewerSchema.
 func Unlock(ctx context.Context, row SecretRow, master, previous MasterKey) (StoreSecret, error) {
+	secret, err := unlock(ctx, row, master, previous)
+	if errors.Is(err, ErrStaleEdit) {
+		return unlock(ctx, row, master, MasterKey{}) // another one was faster; if not with this key, it is wrong now
+	}
+	return secret, err
+}
+
+func unlock(ctx context.Context, row SecretRow, master, previous MasterKey) (StoreSecret, error) {
 	sealed, err := row.SealedSecret(ctx)
 	if err != nil {
 		return StoreSecret{}, fmt.Errorf("reading the sealed store secret: %w", err)
