@@ -42,6 +42,7 @@ var confined = map[string][]string{
 	"github.com/dgraph-io/ristretto": {"tokenissuer"},
 	"modernc.org/":                   {"keystore/sqlite"},
 	"database/sql":                   {"keystore/sqlite"},
+	"github.com/jackc/":              {"keystore/postgres", "keystore/postgres/postgrestest"},
 	"go.uber.org/zap":                {"caddymodule"},
 	"github.com/prometheus/":         {"caddymodule"},
 	"github.com/spf13/cobra":         {"caddymodule"},

@@ -226,9 +226,10 @@ func TestPostgresAway(t *testing.T) {
 	heard.take()
 	server := postgrestest.Start(t, postgrestest.Options{})
 	usePostgres(t, server.Database())
-	config := onPostgres(watched, "max_staleness 1s", "")
+	config := strings.Replace(onPostgres(watched, "max_staleness 1s", ""), "warder_issuer\n", "warder_issuer\nwarder_admin\n", 1)
 	w := start(t, config)
-	c := w.create(nil)
+	c := w.create(fields{"scopes": []string{"warder:admin"}})
+	wantStatus(t, "a site's management", w.get("/v1/keys", c.bearer()), http.StatusOK)
 	minted := "Authorization: Bearer " + w.accessToken(c, "")
 	wantStatus(t, "before", w.get("/", c.token()), http.StatusOK)
 	server.Stop()
@@ -244,6 +245,9 @@ func TestPostgresAway(t *testing.T) {
 	w.manage(http.StatusServiceUnavailable, http.MethodPost, "/keys/"+string(c.ID)+"/block", nil)
 	w.manage(http.StatusServiceUnavailable, http.MethodGet, "/nodes", nil)
 	w.command("nodes").fails(exitUnavailable)
+	for _, path := range []string{"/v1/keys", "/v1/nodes", "/v1/self"} {
+		wantStatus(t, path, w.get(path, c.bearer()), http.StatusServiceUnavailable)
+	}
 	if w.metric("warder_lease_valid") != "0" || w.metric("warder_lease_remaining_seconds") != "0" || w.metric(`warder_store_errors_total{operation="heartbeat"}`) == "0" {
 		t.Error("the metrics do not show it")
 	}
