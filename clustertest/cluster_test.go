@@ -3,13 +3,12 @@
 package clustertest
 
 import (
-	"crypto/rand"
-	"encoding/base64"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
 
+	"github.com/warderhq/warder/keystore"
 	"github.com/warderhq/warder/keystore/postgres/postgrestest"
 )
 
@@ -44,11 +43,7 @@ func prepareCluster(t testing.TB, bound time.Duration) *cluster {
 	t.Helper()
 	c := &cluster{t: t, server: postgrestest.Start(t, postgrestest.Options{}), bound: bound, began: time.Now()}
 	c.database = c.server.Database()
-	key := make([]byte, 32)
-	if _, err := rand.Read(key); err != nil {
-		t.Fatal(err)
-	}
-	c.masterKey = base64.StdEncoding.EncodeToString(key)
+	c.masterKey = keystore.NewMasterKey().Text().Reveal()
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	t.Cleanup(api.Close)
 	c.upstream = api.Listener.Addr().String()

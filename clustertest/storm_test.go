@@ -21,9 +21,10 @@ type storm struct {
 	t       *testing.T
 	cluster *cluster
 
-	ending  atomic.Bool
-	working sync.WaitGroup
-	steps   sync.RWMutex // held for reading during each step of an operator
+	ending   atomic.Bool
+	noTokens atomic.Bool // access tokens are neither minted nor shown
+	working  sync.WaitGroup
+	steps    sync.RWMutex // held for reading during each step of an operator
 
 	mu      sync.Mutex // guards what follows
 	pool    []*shown   // what is asked for
@@ -44,7 +45,8 @@ type lament struct {
 type shown struct {
 	credential
 	headers []string
-	unsure  bool // nobody knows what became of its last change: it is left alone
+	token   string // empty: it has none
+	unsure  bool   // nobody knows what became of its last change: it is left alone
 
 	mu sync.Mutex // guards answers, until all has ended
 }
@@ -128,13 +130,21 @@ func (s *storm) ask(n *node, random *rand.Rand) {
 		c := s.pool[random.IntN(len(s.pool))]
 		s.mu.Unlock()
 		a := answer{node: n.index, began: s.cluster.now()}
-		a.saw = n.ask(client, c.headers[random.IntN(len(c.headers))])
+		a.saw = n.ask(client, c.header(random.IntN(3), !s.noTokens.Load()))
 		a.ended = s.cluster.now()
 		c.mu.Lock()
 		c.answers = append(c.answers, a)
 		c.mu.Unlock()
 		time.Sleep(askPause)
 	}
+}
+
+// header returns the n-th way to show the credential.
+func (c *shown) header(n int, tokens bool) string {
+	if n == len(c.headers) && tokens && c.token != "" {
+		return accessToken.authorization(key{}, c.token)
+	}
+	return c.headers[n%len(c.headers)]
 }
 
 // history is all that happened; for when the storm has ended.
@@ -310,10 +320,8 @@ func (o *operator) create() {
 func (o *operator) present(made change) {
 	c := &shown{credential: credential{name: o.held.key.ID, changes: []change{made}}}
 	c.headers = []string{apiKey.authorization(o.held.key, ""), pair.authorization(o.held.key, "")}
-	if node := o.storm.cluster.nodes[max(made.node, 0)]; made.to == active {
-		if token, err := node.token(o.held.key); err == nil {
-			c.headers = append(c.headers, accessToken.authorization(key{}, token))
-		}
+	if node := o.storm.cluster.nodes[max(made.node, 0)]; made.to == active && !o.storm.noTokens.Load() {
+		c.token, _ = node.token(o.held.key) // none during a fault
 	}
 	o.held.shown = c
 	o.storm.enter(c)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 )
 
 // childrenOf returns the processes that pid started.
@@ -34,12 +35,37 @@ func alive(pid int) bool {
 
 // stateOf returns zeros for a process that is not there.
 func stateOf(pid int) (state byte, parent int) {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
+	fields := statusOf(pid)
+	if fields == nil {
 		return 0, 0
 	}
-	// The name before may hold anything, a parenthesis too.
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	parent, _ = strconv.Atoi(string(fields[1]))
 	return fields[0][0], parent
+}
+
+// ticksPerSecond is what Linux counts in, whatever its clock does.
+const ticksPerSecond = 100
+
+// cpuOf returns how long a process has computed, and those that it waited for.
+func cpuOf(pid int) time.Duration {
+	fields := statusOf(pid)
+	if fields == nil {
+		return 0
+	}
+	ticks := 0
+	for _, field := range fields[11:15] { // utime, stime, cutime, cstime
+		n, _ := strconv.Atoi(string(field))
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / ticksPerSecond
+}
+
+// statusOf returns the fields of proc_pid_stat(5) from the state on, or nil.
+func statusOf(pid int) [][]byte {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return nil
+	}
+	// The name before may hold anything, a parenthesis too.
+	return bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 }

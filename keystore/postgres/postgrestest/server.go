@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Options of a server of one's own.
@@ -96,8 +97,16 @@ func (s *Server) Execute(statements ...string) {
 // Count returns the number that a query answers, as superuser.
 func (s *Server) Count(query string, args ...any) int64 {
 	s.t.Helper()
-	n, err := ask[int64](s.t.Context(), s.URL(), query, args...)
-	s.check(err)
+	return Count(s.t, s.URL(), query, args...)
+}
+
+// Count returns the number that a query answers in a database.
+func Count(t testing.TB, database, query string, args ...any) int64 {
+	t.Helper()
+	n, err := ask[int64](t.Context(), database, query, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return n
 }
 
@@ -142,6 +151,18 @@ func (s *Server) Pause() {
 func (s *Server) Resume() {
 	s.t.Helper()
 	s.check(s.cluster.resume())
+}
+
+// CPU returns how long the server's processes have computed so far; zero where
+// that is not known.
+func (s *Server) CPU() (total time.Duration) {
+	s.t.Helper()
+	all, err := s.cluster.processes()
+	s.check(err)
+	for _, pid := range all {
+		total += cpuOf(pid)
+	}
+	return total
 }
 
 // Remove ends the server and removes it before the test ends. Nothing more can
