@@ -19,7 +19,7 @@ import (
 // of a sidecar that talk to it. Printed, for two sizes, so that one sees what
 // grows with the nodes; demanded is only that all see every change.
 func TestFleet(t *testing.T) {
-	const changes, idle = 100, 5 * time.Second
+	const changes, idle = 50, 3 * time.Second
 	for _, size := range []int{10, 50} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			f := newFleet(t, size, 10*time.Second)
@@ -122,8 +122,8 @@ func (f *fleet) change() {
 	var all sync.WaitGroup
 	for _, n := range f.nodes {
 		all.Go(func() {
-			if err := n.follower.Await(ctx, revision); err != nil {
-				f.t.Error(err)
+			for n.follower.Applied().Revision < revision && ctx.Err() == nil {
+				time.Sleep(time.Millisecond) // Await would ask for rounds of its own
 			}
 			if r, err := n.view.Record(ctx, keystore.LookupID(f.record.ID), time.Now()); err != nil || r.Blocked != f.record.Blocked {
 				f.t.Errorf("a node has %+v, %v", r, err)

@@ -3,6 +3,7 @@
 package clustertest
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -61,10 +62,10 @@ type answer struct {
 
 // A credential is the register that a history is about. Its changes come one
 // after another: each began when the one before it had ended, and only of the
-// last one may it be unknown whether it was made. Before the first one it is
-// unknown to every node.
+// last one may it be unknown whether it was made.
 type credential struct {
 	name    string
+	before  state // the first change; empty: unknown
 	changes []change
 	answers []answer // in the order in which they began
 }
@@ -72,7 +73,7 @@ type credential struct {
 // state returns what the first n changes lead to.
 func (c *credential) state(n int) state {
 	if n == 0 {
-		return unknown
+		return cmp.Or(c.before, unknown)
 	}
 	return c.changes[n-1].to
 }

@@ -205,7 +205,7 @@ func (s *storm) goBack(b branch, began moment) (lost int) {
 			continue
 		}
 		to := c.state(b[c])
-		if to == unknown {
+		if b[c] == 0 {
 			to = dead // but its access token is still signed by the same store
 		}
 		lost += len(c.changes) - b[c]
@@ -302,7 +302,7 @@ func (o *operator) end(verb, method, path, body string) {
 	}
 	made.to = o.held.state()
 	o.held.key = k
-	o.present(made)
+	o.present(made, dead) // its access token, that is: one of the same key's
 }
 
 func (o *operator) create() {
@@ -312,13 +312,13 @@ func (o *operator) create() {
 	}
 	made.to = active
 	o.held = &held{key: k}
-	o.present(made)
+	o.present(made, unknown)
 }
 
 // present has a credential that was just made asked for, by an access token
 // too if one can be had.
-func (o *operator) present(made change) {
-	c := &shown{credential: credential{name: o.held.key.ID, changes: []change{made}}}
+func (o *operator) present(made change, before state) {
+	c := &shown{credential: credential{name: o.held.key.ID, before: before, changes: []change{made}}}
 	c.headers = []string{apiKey.authorization(o.held.key, ""), pair.authorization(o.held.key, "")}
 	if node := o.storm.cluster.nodes[max(made.node, 0)]; made.to == active && !o.storm.noTokens.Load() {
 		c.token, _ = node.token(o.held.key) // none during a fault
