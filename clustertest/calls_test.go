@@ -23,7 +23,7 @@ type key struct {
 	APIKey    string   `json:"api_key"`
 	AccessKey string   `json:"access_key"`
 	SecretKey string   `json:"secret_key"`
-	State     string   `json:"state"`
+	Revision  int64    `json:"revision"`
 	Code      string   `json:"code"` // of a refusal
 	SeenByAll bool     `json:"seen_by_all"`
 	Pending   []string `json:"pending"`

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/warderhq/warder/keystore/postgres/postgrestest"
 )
 
 // A fault happens to a storm, holds for a while, and is over. It returns the
@@ -207,14 +209,46 @@ func (f *weather) forget(hold time.Duration) int {
 		b = f.branchOff()
 	})
 	f.rest(f.cluster.bound) // these changes will be lost
-	f.still(func() {
-		began := f.cluster.now()
+	f.goBackTo(b, func() {
 		f.replace(old.Kill, standby.Promote, hold)
 		f.cluster.lead(standby)
-		f.t.Logf("%7.1fs lost %d changes", began.Seconds(), f.goBack(b, began))
 	})
 	old.Remove()
 	return nobody
+}
+
+// goBackTo has the database go back to a branch. One node finds it first, and
+// makes so many changes that the log is longer than it ever was before the
+// others look: that theirs is another one they can only see by its mark.
+func (f *weather) goBackTo(b branch, replace func()) {
+	f.still(func() {
+		began, head := f.cluster.now(), f.head()
+		first := f.anyNode()
+		for _, n := range f.cluster.nodes {
+			if n != first {
+				n.link.cut()
+			}
+		}
+		replace()
+		f.await("the new log to be longer than the old one", func() bool {
+			status, k, err := first.manage(http.MethodPost, "/keys", `{}`)
+			if err != nil || status != http.StatusCreated {
+				return false
+			}
+			status, _, err = first.manage(http.MethodDelete, "/keys/"+k.ID, "")
+			return err == nil && status/100 == 2 && k.Revision > head
+		})
+		for _, n := range f.cluster.nodes {
+			n.link.heal()
+		}
+		f.t.Logf("%7.1fs lost %d changes, and made more than that", began.Seconds(), f.goBack(b, began))
+	})
+}
+
+// head is the revision of the last change.
+func (f *weather) head() int64 {
+	f.t.Helper()
+	return postgrestest.Count(f.t, postgrestest.At(f.cluster.database, f.cluster.server.Address()), "SELECT revision FROM warder.head")
 }
 
 func (f *weather) replace(kill, promote func(), hold time.Duration) {
@@ -227,18 +261,14 @@ func (f *weather) replace(kill, promote func(), hold time.Duration) {
 
 func (f *weather) restore(time.Duration) int {
 	var b branch
-	server, database := f.cluster.server, f.cluster.database
-	dump := server.Dump(database)
+	var dump postgrestest.Dump
+	server := f.cluster.server
 	f.still(func() {
-		dump = server.Dump(database)
+		dump = server.Dump(f.cluster.database)
 		b = f.branchOff()
 	})
 	f.rest(f.cluster.bound) // these changes will be lost
-	f.still(func() {
-		began := f.cluster.now()
-		server.Restore(dump)
-		f.t.Logf("%7.1fs lost %d changes", began.Seconds(), f.goBack(b, began))
-	})
+	f.goBackTo(b, func() { server.Restore(dump) })
 	return nobody
 }
 
