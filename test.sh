@@ -5,6 +5,9 @@
 #
 #   ./test.sh                 everything
 #   FUZZTIME=60s              how long each fuzz target runs (default 5s)
+#   FAULTS=30m                how long faults happen to several nodes (default 3m)
+#   CYCLES=1000               revocations of each operation and kind of credential,
+#                             while several nodes are under load (default 6)
 #   WARDER_TEST_POSTGRES=URL  a superuser's, of the server to test on instead of
 #                             one that runs for the tests alone
 set -euo pipefail
@@ -58,7 +61,11 @@ step "vet"
 CGO_ENABLED=0 go vet ./...
 
 step "test"
-CGO_ENABLED=1 go test -race -timeout 15m ./...
+CGO_ENABLED=1 go test -race -timeout 15m $(go list ./... | grep -v /clustertest)
+
+# Alone, for it measures, and in words, for it asserts no time.
+step "several nodes: ${CYCLES:=6} revocations of each kind, faults for ${FAULTS:=3m}"
+CGO_ENABLED=0 go test -count=1 -timeout 24h -v ./clustertest -cycles "$CYCLES" -faults "$FAULTS" | grep -v '^=== '
 
 # The race detector is too slow for the million of made-up keys, the hundred
 # thousand imported ones and the thousand callers of one, which are fewer there,
