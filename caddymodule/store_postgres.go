@@ -121,15 +121,17 @@ func (s *PostgresStore) connect(ctx context.Context, logger *zap.Logger, genesis
 	var why error // of the last attempt that was not cut short
 	for {
 		store, err := postgres.Open(ctx, s.config(), genesis)
-		if err == nil || !errors.Is(err, keystore.ErrUnavailable) {
-			return store, err
-		}
-		if why == nil {
+		switch {
+		case err == nil:
+			return store, nil
+		case ctx.Err() != nil && why != nil:
+			return nil, why
+		case !errors.Is(err, keystore.ErrUnavailable):
+			return nil, err
+		case why == nil:
 			logger.Warn("the store does not answer; trying again for a while", zap.Error(err))
 		}
-		if why == nil || ctx.Err() == nil {
-			why = err
-		}
+		why = err
 		select {
 		case <-time.After(connectDelay):
 		case <-ctx.Done():
