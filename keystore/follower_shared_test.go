@@ -345,6 +345,19 @@ func TestPositionLostAmongNodes(t *testing.T) {
 	})
 }
 
+// TestLossFoundByAHint: what the round was woken for does not renew the lease,
+// but what it had to load anew does, with a heartbeat before the read.
+func TestLossFoundByAHint(t *testing.T) {
+	n := newNodeOf(t, newFaultRegistry())
+	n.store.restore(1)
+	n.noteReads()
+	n.registry.calls = nil
+	must(t, n.follower.round(context.Background(), reasonHinted))
+	if got := strings.Join(n.registry.noted(), " "); got != "read snapshot beat read" || !n.lease.Valid(time.Now(), fresh.MaxStaleness) {
+		t.Errorf("%s; valid = %t", got, n.lease.Valid(time.Now(), fresh.MaxStaleness))
+	}
+}
+
 // TestHalfLoadedIsLostStill: what was lost is loaded anew even if the log
 // comes to hold the old position again.
 func TestHalfLoadedIsLostStill(t *testing.T) {

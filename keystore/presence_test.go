@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -109,9 +109,14 @@ func TestPromiseBesideASlowHeartbeat(t *testing.T) {
 		promise(t, p, Freshness{MaxStaleness: 4 * time.Second})
 		longer()
 		held := make(chan struct{})
-		var once sync.Once
+		var begun atomic.Int32
 		registry.hook(func(h *registryHooks) {
-			h.beat = func(context.Context, Node) error { once.Do(func() { <-held }); return nil }
+			h.beat = func(context.Context, Node) error {
+				if begun.Add(1) == 1 {
+					<-held
+				}
+				return nil
+			}
 		})
 		slow := make(chan error)
 		go func() { slow <- p.beat(context.Background()) }()
