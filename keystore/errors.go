@@ -87,6 +87,9 @@ var managementRefusals = []error{
 	ErrCredentialTaken, ErrTooOften, ErrStaleEdit, ErrReplayMismatch, ErrReplaySecretGone, ErrBlocked, ErrExpired,
 }
 
+// ErrFormerMasterKey: the store has a newer master key than this node.
+var ErrFormerMasterKey = errors.New("master key was changed on another node")
+
 // Why a store does not open. Each is fatal at start.
 var (
 	ErrWrongMasterKey = errors.New("master key does not open this store")

@@ -6,10 +6,13 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Secret is text that must not reach a log, an error or a JSON document by
@@ -136,6 +139,11 @@ const (
 	purposeCheck       = "warder check value v1"
 )
 
+// SameAs reports whether other is the secret of the same store.
+func (s StoreSecret) SameAs(other StoreSecret) bool {
+	return subtle.ConstantTimeCompare(s.root()[:], other.root()[:]) == 1
+}
+
 // Derive returns the 32-byte key for a purpose (HKDF-SHA-256, RFC 5869).
 func (s StoreSecret) Derive(purpose string) []byte {
 	key, err := hkdf.Key(sha256.New, s.root()[:], nil, purpose, 32)
@@ -162,7 +170,9 @@ func (s StoreSecret) Open(purpose, context string, sealed []byte) ([]byte, error
 
 // SealedSecret is the store's one row that holds its StoreSecret. Check is
 // derived from the master key alone, so that a wrong key can be told from a
-// damaged row.
+// damaged row. While nodes with the former master key may still start, the
+// secret is sealed under two: both fields then hold what belongs to the newest
+// key, followed by what belongs to the former.
 type SealedSecret struct {
 	Version int
 	Sealed  []byte
@@ -172,7 +182,45 @@ type SealedSecret struct {
 const (
 	sealedSecretVersion = 1
 	sealedSecretContext = "store_secret/1" // row name and version
+
+	checkSize = 16
+	sealSize  = 12 + 32 + 16 // nonce, secret, tag
 )
+
+// seals returns the row as one for each key that opens it, the newest first.
+func (row SealedSecret) seals() []SealedSecret {
+	if len(row.Check) != 2*checkSize || len(row.Sealed) != 2*sealSize {
+		return []SealedSecret{row}
+	}
+	return []SealedSecret{
+		{row.Version, row.Sealed[:sealSize], row.Check[:checkSize]},
+		{row.Version, row.Sealed[sealSize:], row.Check[checkSize:]},
+	}
+}
+
+// under returns what k seals, or opens, of the row; false: nothing.
+func (row SealedSecret) under(k MasterKey) (SealedSecret, bool) {
+	for _, one := range row.seals() {
+		if !k.IsZero() && string(one.Check) == string(k.check()) {
+			return one, true
+		}
+	}
+	return SealedSecret{}, false
+}
+
+// beside returns the row that both keys open, next being the newer one.
+func (row SealedSecret) beside(next SealedSecret) SealedSecret {
+	return SealedSecret{next.Version, slices.Concat(next.Sealed, row.Sealed), slices.Concat(next.Check, row.Check)}
+}
+
+// Fingerprints names the master keys that open the row, the newest first.
+func (row SealedSecret) Fingerprints() []string {
+	var names []string
+	for _, one := range row.seals() {
+		names = append(names, checkFingerprint(one.Check))
+	}
+	return names
+}
 
 // SealStoreSecret wraps s for storage under k.
 func SealStoreSecret(k MasterKey, s StoreSecret) (SealedSecret, error) {
@@ -190,10 +238,11 @@ func OpenStoreSecret(k MasterKey, row SealedSecret) (StoreSecret, error) {
 	if row.Version != sealedSecretVersion {
 		return StoreSecret{}, fmt.Errorf("store secret has version %d: %w", row.Version, ErrNewerSchema)
 	}
-	if k.IsZero() || string(row.Check) != string(k.check()) {
+	one, found := row.under(k)
+	if !found {
 		return StoreSecret{}, ErrWrongMasterKey
 	}
-	plain, err := k.Open(sealedSecretContext, row.Sealed)
+	plain, err := k.Open(sealedSecretContext, one.Sealed)
 	if err != nil || len(plain) != 32 {
 		return StoreSecret{}, fmt.Errorf("opening the store secret: %w", ErrCorrupt)
 	}
@@ -202,5 +251,11 @@ func OpenStoreSecret(k MasterKey, row SealedSecret) (StoreSecret, error) {
 
 // check identifies the master key without revealing it.
 func (k MasterKey) check() []byte {
-	return newStoreSecret(&k.key).Derive(purposeCheck)[:16]
+	return newStoreSecret(&k.key).Derive(purposeCheck)[:checkSize]
 }
+
+// Fingerprint names the key without revealing it, so that people can tell
+// which one belongs to what: the first 8 hexadecimal digits of its check value.
+func (k MasterKey) Fingerprint() string { return checkFingerprint(k.check()) }
+
+func checkFingerprint(check []byte) string { return hex.EncodeToString(check[:min(4, len(check))]) }

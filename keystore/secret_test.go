@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -313,5 +314,125 @@ func TestUnlock(t *testing.T) {
 	}
 	if _, err := Unlock(ctx, &fixedRow{err: errFault}, before, now); !errors.Is(err, errFault) {
 		t.Errorf("a store that fails: %v", err)
+	}
+}
+
+// While the master key of several nodes is changed, both open the store, and
+// only a node that has the new one ends that.
+func TestChangeOfSharedMasterKey(t *testing.T) {
+	ctx := context.Background()
+	first, second, third := NewMasterKey(), NewMasterKey(), NewMasterKey()
+	sealed, err := SealedGenesis(first)()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := OpenStoreSecret(first, sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := &fixedRow{row: sealed}
+	opens := func(keys ...MasterKey) {
+		t.Helper()
+		for i, k := range []MasterKey{first, second, third} {
+			got, err := UnlockShared(ctx, row, k, MasterKey{})
+			if slices.Contains(keys, k) != (err == nil && same(got, secret)) || err != nil && !errors.Is(err, ErrWrongMasterKey) {
+				t.Errorf("key %d: %v", i+1, err)
+			}
+		}
+	}
+	if _, err := UnlockShared(ctx, row, second, first); err != nil {
+		t.Fatal(err)
+	}
+	opens(first, second)
+	if _, err := UnlockShared(ctx, row, second, first); err != nil || row.replaced != 1 {
+		t.Errorf("a second node: %v after %d replacements", err, row.replaced)
+	}
+	if _, err := FinishMasterKey(ctx, row, first); !errors.Is(err, ErrFormerMasterKey) {
+		t.Errorf("a node with the former key: %v", err)
+	}
+	if _, err := FinishMasterKey(ctx, row, third); !errors.Is(err, ErrWrongMasterKey) {
+		t.Errorf("a node with neither: %v", err)
+	}
+	opens(first, second)
+	if _, err := UnlockShared(ctx, row, third, second); err != nil { // the next change drops the first
+		t.Fatal(err)
+	}
+	opens(second, third)
+	if dropped, err := FinishMasterKey(ctx, row, third); err != nil || !slices.Equal(dropped, []string{second.Fingerprint()}) {
+		t.Errorf("the end of the change: %v %v", dropped, err)
+	}
+	opens(third)
+	if dropped, err := FinishMasterKey(ctx, row, third); err != nil || dropped != nil {
+		t.Errorf("the end, again: %v %v", dropped, err)
+	}
+}
+
+// contestedRow is a row that others change whenever it was read.
+type contestedRow struct {
+	fixedRow
+	others []SealedSecret
+}
+
+func (s *contestedRow) ReplaceSealedSecret(ctx context.Context, old, next SealedSecret) error {
+	if len(s.others) > 0 {
+		s.row, s.others = s.others[0], s.others[1:]
+	}
+	return s.fixedRow.ReplaceSealedSecret(ctx, old, next)
+}
+
+// Nodes that get the new key at the same time all start.
+func TestContestedChangeOfMasterKey(t *testing.T) {
+	before, now := NewMasterKey(), NewMasterKey()
+	secret := NewStoreSecret()
+	seal := func(k MasterKey) SealedSecret {
+		row, err := SealStoreSecret(k, secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return row
+	}
+	row := &contestedRow{fixedRow{row: seal(before)}, []SealedSecret{seal(before), seal(before).beside(seal(now))}}
+	if got, err := UnlockShared(context.Background(), row, now, before); err != nil || !same(got, secret) || row.replaced != 0 {
+		t.Errorf("%v after %d replacements", err, row.replaced)
+	}
+	for range 2 * unlockAttempts {
+		row.others = append(row.others, seal(before))
+	}
+	row.row = seal(before)
+	if _, err := UnlockShared(context.Background(), row, now, before); !errors.Is(err, ErrStaleEdit) {
+		t.Errorf("a row that never stands still: %v", err)
+	}
+}
+
+// A row of two keys that is damaged in any place opens no other secret.
+func TestDamagedSharedRow(t *testing.T) {
+	a, b, secret := NewMasterKey(), NewMasterKey(), NewStoreSecret()
+	first, err := SealStoreSecret(a, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := SealStoreSecret(b, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := first.beside(second)
+	for i := range len(whole.Sealed) + len(whole.Check) {
+		row := SealedSecret{whole.Version, bytes.Clone(whole.Sealed), bytes.Clone(whole.Check)}
+		if i < len(row.Sealed) {
+			row.Sealed[i] ^= 1
+		} else {
+			row.Check[i-len(row.Sealed)] ^= 1
+		}
+		var failed int
+		for _, k := range []MasterKey{a, b} {
+			if got, err := OpenStoreSecret(k, row); err != nil {
+				failed++
+			} else if !same(got, secret) {
+				t.Errorf("byte %d: another secret opens", i)
+			}
+		}
+		if failed != 1 {
+			t.Errorf("byte %d: %d of two keys fail", i, failed)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"context"
+	"io"
 	"time"
 )
 
@@ -66,6 +67,16 @@ type Feed interface {
 	Changes(ctx context.Context, after Position, limit int) (Batch, error)
 }
 
+// Copier copies the whole store while it is used. A store that has tools of
+// its own for this is none.
+type Copier interface {
+	// Copy begins a copy of the store as of now. Reading it returns its bytes;
+	// io.EOF says that they are all there. It holds up nobody, but has to be
+	// closed: what others write meanwhile piles up beside it. One copy at a
+	// time; another one waits for it.
+	Copy(ctx context.Context) (io.ReadCloser, error)
+}
+
 // Position is a place in the log. Every store has a head: creating it is its
 // first change.
 type Position struct {
@@ -91,6 +102,7 @@ const (
 	KindPermission   Kind = "permission"
 	KindSettings     Kind = "settings"
 	KindRevokedToken Kind = "revoked_token"
+	KindStore        Kind = "store" // all of it: it was restored from a backup
 )
 
 // Change is one row of the log.

@@ -56,41 +56,71 @@ func (f keyFile) begin() (keystore.SealedSecret, error) {
 	if _, err := os.Lstat(f.path); err == nil {
 		return keystore.SealedSecret{}, fmt.Errorf("key file %s is there, but its database %s is not: restore the database, or remove the key file to begin anew", f.path, f.database)
 	}
-	if err := os.Remove(f.pending()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return keystore.SealedSecret{}, fmt.Errorf("removing the key of a first start that did not end: %w", err)
-	}
 	master := keystore.NewMasterKey()
-	if err := writeSynced(f.pending(), master.Text().Reveal()+"\n"); err != nil {
-		return keystore.SealedSecret{}, fmt.Errorf("writing key file: %w", err)
+	if err := f.propose(master); err != nil {
+		return keystore.SealedSecret{}, err
 	}
 	return keystore.SealedGenesis(master)()
 }
 
-// unlock reads the key, from under its pending name if need be.
+// unlock opens the store's secret with the key file. A key under its pending
+// name that opens it when the other one does not, or is not there, is what a
+// first start or a change of the key left when it was interrupted; it takes
+// the final name now.
 func (f keyFile) unlock(ctx context.Context, row keystore.SecretRow) (keystore.StoreSecret, error) {
-	name := f.path
+	_, secret, err := f.open(ctx, row)
+	return secret, err
+}
+
+func (f keyFile) open(ctx context.Context, row keystore.SecretRow) (keystore.MasterKey, keystore.StoreSecret, error) {
+	master, secret, err := f.try(ctx, row, f.path)
+	absent := errors.Is(err, fs.ErrNotExist)
+	if !absent && !errors.Is(err, keystore.ErrWrongMasterKey) {
+		return master, secret, err
+	}
+	next, secret, pendingErr := f.try(ctx, row, f.pending())
+	switch {
+	case pendingErr == nil:
+		return next, secret, f.adopt()
+	case !absent:
+		return keystore.MasterKey{}, keystore.StoreSecret{}, err // of the file that people know
+	case errors.Is(pendingErr, fs.ErrNotExist):
+		return keystore.MasterKey{}, keystore.StoreSecret{}, fmt.Errorf("database %s is there, but neither its key file %s nor a configured master_key: restore the key file", f.database, f.path)
+	default:
+		return keystore.MasterKey{}, keystore.StoreSecret{}, pendingErr
+	}
+}
+
+// try opens the secret with the key in one file.
+func (f keyFile) try(ctx context.Context, row keystore.SecretRow, name string) (keystore.MasterKey, keystore.StoreSecret, error) {
 	master, err := readKey(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		name = f.pending()
-		master, err = readKey(name)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return keystore.StoreSecret{}, fmt.Errorf("database %s is there, but neither its key file %s nor a configured master_key: restore the key file", f.database, f.path)
-	}
 	if err != nil {
-		return keystore.StoreSecret{}, err
+		return master, keystore.StoreSecret{}, err
 	}
 	secret, err := keystore.Unlock(ctx, row, master, keystore.MasterKey{})
 	if err != nil {
-		return keystore.StoreSecret{}, fmt.Errorf("opening database %s with key file %s: %w", f.database, name, err)
+		return keystore.MasterKey{}, secret, fmt.Errorf("opening database %s with key file %s: %w", f.database, name, err)
 	}
-	if name == f.path {
-		return secret, nil
+	return master, secret, nil
+}
+
+// adopt gives the pending key its final name, in place of a former one.
+func (f keyFile) adopt() error {
+	if err := os.Rename(f.pending(), f.path); err != nil {
+		return fmt.Errorf("giving key file %s its final name: %w", f.path, err)
 	}
-	if err := os.Rename(name, f.path); err != nil {
-		return keystore.StoreSecret{}, fmt.Errorf("giving key file %s its final name: %w", f.path, err)
+	return syncDirectory(filepath.Dir(f.path))
+}
+
+// propose writes a key under the pending name, where no crash can lose it.
+func (f keyFile) propose(master keystore.MasterKey) error {
+	if err := os.Remove(f.pending()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing a key that was never used: %w", err)
 	}
-	return secret, syncDirectory(filepath.Dir(f.path))
+	if err := writeSynced(f.pending(), master.Text().Reveal()+"\n"); err != nil {
+		return fmt.Errorf("writing key file: %w", err)
+	}
+	return nil
 }
 
 func readKey(name string) (keystore.MasterKey, error) {
@@ -117,6 +147,7 @@ func writeSynced(name, text string) (err error) {
 		err = f.Sync()
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
+		_ = os.Remove(name) // it is of no use, and would be in the way
 		return err
 	}
 	return syncDirectory(filepath.Dir(name))

@@ -44,12 +44,26 @@ func Open(ctx context.Context, path string, genesis keystore.Genesis) (*Store, e
 	if err != nil {
 		return nil, err
 	}
+	if err := settleRestore(path); err != nil {
+		return nil, errors.Join(err, lock.release())
+	}
+	s, err := openLocked(ctx, path, genesis)
+	if err != nil {
+		return nil, errors.Join(err, lock.release())
+	}
+	s.lock = lock
+	return s, nil
+}
+
+// openLocked is Open for whoever keeps others away itself.
+func openLocked(ctx context.Context, path string, genesis keystore.Genesis) (*Store, error) {
 	s := &Store{
-		path: path, lock: lock, logKept: logKept, closed: make(chan struct{}),
+		path: path, logKept: logKept, closed: make(chan struct{}),
 		lookups: make(slots, max(4, 2*runtime.GOMAXPROCS(0))),
 		scans:   make(slots, scanPlaces),
 		feed:    make(slots, feedPlaces),
 		writer:  make(slots, 1),
+		copies:  make(slots, 1),
 	}
 	if err := s.start(ctx, genesis); err != nil {
 		s.letGo()
@@ -101,8 +115,12 @@ func (s *Store) check(ctx context.Context, found file) error {
 	if found.size > fullCheckSize && !found.unclean {
 		return nil
 	}
+	return checkPages(ctx, s.reads)
+}
+
+func checkPages(ctx context.Context, db *sql.DB) error {
 	var finding string
-	if err := s.reads.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&finding); err != nil {
+	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&finding); err != nil {
 		return err
 	}
 	if finding != "ok" {
@@ -114,8 +132,5 @@ func (s *Store) check(ctx context.Context, found file) error {
 func (s *Store) readHead(ctx context.Context, head *sql.Stmt) (keystore.Position, error) {
 	var at keystore.Position
 	err := head.QueryRowContext(ctx).Scan(number(&at.Revision), number(&at.Mark))
-	if errors.Is(err, sql.ErrNoRows) {
-		err = fmt.Errorf("%w: the log has no head", keystore.ErrCorrupt)
-	}
-	return at, err
+	return at, missing(err, "the log has no head")
 }

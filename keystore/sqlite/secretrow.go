@@ -4,8 +4,6 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 
 	"github.com/warderhq/warder/keystore"
@@ -27,10 +25,7 @@ func (s *Store) SealedSecret(ctx context.Context) (keystore.SealedSecret, error)
 
 func (s *Store) readSecret(ctx context.Context) (row keystore.SealedSecret, err error) {
 	err = s.read.secret.QueryRowContext(ctx).Scan(number(&row.Version), &row.Sealed, &row.Check)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = fmt.Errorf("%w: the store secret is missing", keystore.ErrCorrupt)
-	}
-	return row, err
+	return row, missing(err, "the store secret is missing")
 }
 
 // ReplaceSealedSecret implements keystore.SecretRow. It is one statement, and

@@ -39,6 +39,7 @@ var (
 		" CROSS JOIN aliases ON aliases.alias = asked.value CROSS JOIN keys ON keys.number = aliases.number"
 	keyByAlias = "SELECT " + keySelection + " FROM aliases JOIN keys ON keys.number = aliases.number WHERE aliases.alias = ?"
 
+	secretQuery       = "SELECT version, sealed, checked FROM store_secret"
 	headQuery         = "SELECT revision, mark FROM log ORDER BY revision DESC LIMIT 1"
 	organizationQuery = "SELECT number, " + strings.Join(organizationColumns, ", ") + " FROM organizations"
 	documentQuery     = "SELECT " + documentColumns + " FROM documents"
@@ -76,7 +77,7 @@ func (r *readStatements) list() []statement {
 		{&r.head, headQuery},
 		{&r.mark, "SELECT mark FROM log WHERE revision = ?"},
 		{&r.changes, "SELECT revision, mark, kind, name, aliases FROM log WHERE revision > ? ORDER BY revision LIMIT ?"},
-		{&r.secret, "SELECT version, sealed, checked FROM store_secret"},
+		{&r.secret, secretQuery},
 		{&r.organization, organizationQuery + " WHERE slug = ?"},
 		{&r.organizations, organizationQuery + " ORDER BY number"},
 		{&r.document, documentQuery + " WHERE kind = ? AND name = ?"},

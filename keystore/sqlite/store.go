@@ -20,9 +20,9 @@ import (
 // Store is a keystore.Store in a SQLite file. Open makes it.
 type Store struct {
 	path   string
-	lock   *fileLock
-	writes *sql.DB // one connection
-	reads  *sql.DB // read only
+	lock   *fileLock // nil: whoever opened it has it
+	writes *sql.DB   // one connection
+	reads  *sql.DB   // read only
 	read   readStatements
 	write  writeStatements
 
@@ -35,6 +35,9 @@ type Store struct {
 	scans   slots
 	feed    slots
 	writer  slots
+	copies  slots
+
+	rekeying sync.Mutex // held while the master key is changed
 
 	logKept   keystore.Revision // how many rows of the log stay
 	closed    chan struct{}
@@ -80,7 +83,7 @@ func (s *Store) Close() error {
 
 func (s *Store) shut() error {
 	close(s.closed)
-	for _, places := range []slots{s.lookups, s.scans, s.feed, s.writer} {
+	for _, places := range []slots{s.lookups, s.scans, s.feed, s.writer, s.copies} {
 		for range cap(places) {
 			places <- struct{}{}
 		}
@@ -99,6 +102,9 @@ func (s *Store) letGo() error {
 		if err := db.Close(); err != nil && first == nil {
 			first = fmt.Errorf("closing %s: %w: %w", s.path, keystore.ErrUnavailable, err)
 		}
+	}
+	if s.lock == nil {
+		return first
 	}
 	if err := s.lock.release(); err != nil && first == nil {
 		first = fmt.Errorf("unlocking %s: %w", s.path, err)
