@@ -77,7 +77,7 @@ func (h *AdminHandler) Provision(ctx caddy.Context) error {
 	}
 	h.callers = newCallers(app, limit, ctx.Logger())
 	root := h.PathPrefix + managementPath
-	h.mounts = []mount{{app.newManagement(root, h.callers.caller), func(path string) bool { return below(path, root) }}}
+	h.mounts = []mount{{app.newManagement(root, nil, h.callers.caller), func(path string) bool { return below(path, root) }}}
 	for _, d := range h.Dialects {
 		if err := h.mount(ctx, app, d); err != nil {
 			return fmt.Errorf("dialect %s: %w", d.Name, err)

@@ -128,7 +128,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("warder.issuer: %w", err)
 	}
 	a.gate = newGate(a)
-	a.management = a.newManagement(adminPrefix+"/v1", func(*http.Request) (keystore.Caller, error) {
+	a.management = a.newManagement(adminPrefix+"/v1", maintenance{a.engine}, func(*http.Request) (keystore.Caller, error) {
 		return keystore.LocalCaller(), nil
 	})
 	return a.engine.metrics.register(ctx.GetMetricsRegistry())
@@ -231,14 +231,16 @@ func (a *App) service() *keystore.Service {
 }
 
 // newManagement returns the management routes under a prefix, for callers as
-// the mount identifies them.
-func (a *App) newManagement(prefix string, caller func(*http.Request) (keystore.Caller, error)) http.Handler {
+// the mount identifies them. Without maintenance the store as a whole is none
+// of their concern.
+func (a *App) newManagement(prefix string, maintenance managementapi.Maintenance, caller func(*http.Request) (keystore.Caller, error)) http.Handler {
 	version, _ := caddy.Version()
 	return managementapi.New(managementapi.Config{
 		Service:     a.service(),
 		SigningKeys: a.engine.keyring,
 		Rotation:    a.engine.rotation,
 		Nodes:       a.engine.nodes,
+		Maintenance: maintenance,
 		Caller:      caller,
 		Prefix:      prefix,
 		Version:     version,

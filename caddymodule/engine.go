@@ -44,13 +44,12 @@ type engine struct {
 	nodes       *keystore.Nodes
 	watch       *watch
 
-	// master is the configured key that the store is known to be sealed under;
-	// zero: a key file serves. Read and written while configurations change,
-	// which happens one at a time.
+	mu      sync.Mutex // guards running and master
+	running []*App     // configurations that have started, the newest last
+	// The configured key that the store is known to be sealed under; zero: a
+	// key file serves.
 	master keystore.MasterKey
 
-	mu      sync.Mutex // guards running
-	running []*App     // configurations that have started, the newest last
 	cancel  context.CancelFunc
 	loops   sync.WaitGroup
 }
@@ -121,7 +120,7 @@ func openEngine(driver StoreModule, master, previous keystore.MasterKey, cacheSi
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	e.master = master
+	e.setMasterKey(master)
 	e.run()
 	return e, nil
 }
@@ -229,7 +228,7 @@ func (e *engine) flushingFailed(err error) {
 // The key that opened the store needs no proof, so that an outage of the store
 // does not keep a site from being changed; another one does.
 func (e *engine) admits(ctx context.Context, master, previous keystore.MasterKey) error {
-	if master == e.master {
+	if master == e.masterKey() {
 		return nil
 	}
 	if master.IsZero() {
@@ -250,15 +249,30 @@ func (e *engine) admits(ctx context.Context, master, previous keystore.MasterKey
 
 // adopt takes over what a configuration that starts wants of the engine.
 func (e *engine) adopt(ctx context.Context, master, previous keystore.MasterKey, cacheSize int) error {
-	if master != e.master {
-		if _, err := keystore.Unlock(ctx, e.store, master, previous); err != nil {
+	if master != e.masterKey() {
+		if _, err := e.store.unlock(ctx, master, previous); err != nil {
 			return fmt.Errorf("master_key: %w", err)
 		}
-		e.master = master
+		e.setMasterKey(master)
 	}
 	e.view.Resize(cacheSize)
 	return nil
 }
+
+func (e *engine) masterKey() keystore.MasterKey {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.master
+}
+
+func (e *engine) setMasterKey(master keystore.MasterKey) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.master = master
+}
+
+// keepsKeyFile reports whether the master key is in a file of the store's own.
+func (e *engine) keepsKeyFile() bool { return e.store.KeyFile != nil && e.masterKey().IsZero() }
 
 // run starts the loops that keep the engine's facts true.
 func (e *engine) run() {

@@ -30,10 +30,30 @@ type OpenedStore struct {
 
 	Secret keystore.StoreSecret
 
+	Copier  keystore.Copier // nil: the store has tools of its own
+	KeyFile KeyFile         // nil: the master key is configured
+
 	// Other processes write the store, too, so that what is known of it ages.
 	// Both nil: this process is the only writer. Either both, or none.
 	Registry keystore.Registry
 	Notifier keystore.Notifier
+}
+
+// KeyFile is where a store keeps a master key that is not configured.
+type KeyFile interface {
+	// KeyFilePath is where it is.
+	KeyFilePath() string
+	// RotateKeyFile puts a new key in its place and returns the fingerprints
+	// of both.
+	RotateKeyFile(ctx context.Context) (former, present string, err error)
+}
+
+// unlock opens the store's secret; see keystore.Unlock.
+func (s *OpenedStore) unlock(ctx context.Context, master, previous keystore.MasterKey) (keystore.StoreSecret, error) {
+	if s.shared() {
+		return keystore.UnlockShared(ctx, s, master, previous)
+	}
+	return keystore.Unlock(ctx, s, master, previous)
 }
 
 // shared reports whether other processes may write the store.

@@ -105,7 +105,7 @@ func (s *PostgresStore) Open(ctx context.Context, master, previous keystore.Mast
 	if created {
 		logger.Warn("made a new schema: if there should have been one, stop and restore it; back up the database, and the master_key apart from it", zap.Stringer("store", store))
 	}
-	secret, err := keystore.Unlock(ctx, store, master, previous)
+	secret, err := keystore.UnlockShared(ctx, store, master, previous)
 	if err != nil {
 		return OpenedStore{}, errors.Join(fmt.Errorf("opening %s with the configured master_key: %w", store, err), store.Close())
 	}

@@ -61,7 +61,7 @@ func (s *SQLiteStore) Open(ctx context.Context, master, previous keystore.Master
 			logger.Warn("made a new key file: back it up, without it every key is useless",
 				zap.String("key_file", sqlite.KeyFile(s.Path)), zap.String("database", s.Path))
 		}
-		return OpenedStore{Store: store, SecretRow: store, Secret: secret}, nil
+		return OpenedStore{Store: store, SecretRow: store, Secret: secret, Copier: store, KeyFile: store}, nil
 	}
 	created := false
 	store, err := sqlite.Open(ctx, s.Path, func() (keystore.SealedSecret, error) {
@@ -78,7 +78,7 @@ func (s *SQLiteStore) Open(ctx context.Context, master, previous keystore.Master
 	if err != nil {
 		return OpenedStore{}, errors.Join(fmt.Errorf("opening database %s with the configured master_key: %w", s.Path, err), store.Close())
 	}
-	return OpenedStore{Store: store, SecretRow: store, Secret: secret}, nil
+	return OpenedStore{Store: store, SecretRow: store, Secret: secret, Copier: store}, nil
 }
 
 // UnmarshalCaddyfile reads:
@@ -101,6 +101,7 @@ func (s *SQLiteStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // Interface guards.
 var (
 	_ StoreModule           = (*SQLiteStore)(nil)
+	_ KeyFile               = (*sqlite.Store)(nil)
 	_ caddy.Provisioner     = (*SQLiteStore)(nil)
 	_ caddyfile.Unmarshaler = (*SQLiteStore)(nil)
 )

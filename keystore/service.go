@@ -148,6 +148,20 @@ func (s *Service) Refused(ctx context.Context, c Caller, operation string, err e
 	s.noteRefusal(ctx, c.does(operation, "", ""), err)
 }
 
+// Noted keeps in the audit log what was done to the store itself, and what was
+// before and is after; nil: nothing has changed. What cannot be noted is not
+// the caller's concern: it is done.
+func (s *Service) Noted(ctx context.Context, c Caller, operation string, before, after map[string]any) {
+	e := c.Attribution(operation).Entry(KindStore, "", time.Now())
+	var err error
+	if e.Before, e.After, err = difference(before, after); err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
+	defer cancel()
+	_, _ = s.Store.Transact(ctx, func(tx Tx) error { return tx.AppendAudit(&e) })
+}
+
 // noteRefusal keeps an attempt with its reason. A failure is none: nothing was
 // decided. What cannot be noted is not the caller's concern.
 func (s *Service) noteRefusal(ctx context.Context, a action, err error) {

@@ -63,7 +63,9 @@ func FinishMasterKey(ctx context.Context, row SecretRow, master MasterKey) (drop
 	if err != nil {
 		return nil, fmt.Errorf("reading the sealed store secret: %w", err)
 	}
-	if _, err := OpenStoreSecret(master, sealed); err != nil {
+	if _, err := OpenStoreSecret(master, sealed); errors.Is(err, ErrWrongMasterKey) {
+		return nil, fmt.Errorf("%w: %w", ErrFormerMasterKey, err)
+	} else if err != nil {
 		return nil, err
 	}
 	names := sealed.Fingerprints()

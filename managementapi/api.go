@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -24,6 +25,7 @@ type Config struct {
 	SigningKeys SigningKeys // nil: no access tokens are issued
 	Rotation    Rotation    // nil: likewise
 	Nodes       Nodes
+	Maintenance Maintenance // nil: not here
 
 	// Caller says on whose behalf a request comes. An error refuses the
 	// request and is looked up in the tables of errors.go; a
@@ -86,7 +88,8 @@ type answer struct {
 	revision keystore.Revision // the ETag; zero: none
 	location string            // below the prefix
 	replayed bool
-	seen     *Seen // nil: nobody has waited
+	seen     *Seen         // nil: nobody has waited
+	stream   io.ReadCloser // in place of the body
 }
 
 // ServeHTTP refuses what comes from another site before anything else.
@@ -110,6 +113,10 @@ func (a *API) run(w http.ResponseWriter, r *http.Request, rt route) {
 	ans, err := a.answer(w, r, rt)
 	if err != nil {
 		a.refuse(w, r, err)
+		return
+	}
+	if ans.stream != nil {
+		a.stream(w, r, ans.stream)
 		return
 	}
 	a.write(w, r, ans)

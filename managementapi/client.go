@@ -132,13 +132,22 @@ type Request struct {
 // Call returns the body of a success. A refusal is a *Problem. Before the
 // first call it makes sure that a Warder answers: ErrUnreachable, ErrNotWarder.
 func (c *Client) Call(ctx context.Context, in Request) (json.RawMessage, error) {
-	if !c.known.Load() {
-		if err := c.identify(ctx); err != nil {
-			return nil, err
-		}
-		c.known.Store(true)
+	if err := c.meet(ctx); err != nil {
+		return nil, err
 	}
 	return c.call(ctx, in)
+}
+
+// meet makes sure, once, that a Warder answers.
+func (c *Client) meet(ctx context.Context) error {
+	if c.known.Load() {
+		return nil
+	}
+	if err := c.identify(ctx); err != nil {
+		return err
+	}
+	c.known.Store(true)
+	return nil
 }
 
 func (c *Client) identify(ctx context.Context) error {
@@ -165,6 +174,11 @@ func (c *Client) call(ctx context.Context, in Request) (json.RawMessage, error) 
 		return nil, c.unreachable(err)
 	}
 	defer resp.Body.Close()
+	return c.read(resp)
+}
+
+// read returns the body of a success.
+func (c *Client) read(resp *http.Response) (json.RawMessage, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return nil, c.unreachable(err)

@@ -74,8 +74,9 @@ func newRig(t *testing.T) *rig {
 	}
 	g.config = Config{
 		Service: g.service, SigningKeys: keyring, Rotation: rotation,
-		Nodes:  keystore.NewNodes(keystore.NodesConfig{Self: keystore.Node{ID: "nod_self", Address: "here", Version: "test"}, Follower: follower}),
-		Caller: g.who, Prefix: "/warder/v1", Version: "test", Log: g.log,
+		Nodes:       keystore.NewNodes(keystore.NodesConfig{Self: keystore.Node{ID: "nod_self", Address: "here", Version: "test"}, Follower: follower}),
+		Maintenance: maintained{Store: store},
+		Caller:      g.who, Prefix: "/warder/v1", Version: "test", Log: g.log,
 	}
 	g.serve(g.config)
 	return g

@@ -348,6 +348,12 @@ func (d *document) check(t *testing.T, r *http.Request, asked string, resp *http
 		t.Errorf("%s answers %d, which is not described", name, resp.StatusCode)
 		return
 	}
+	if resp.StatusCode < 300 && resp.Header.Get("Content-Type") == BackupType {
+		if !bytes.Contains(op.Responses[status], []byte(BackupType)) {
+			t.Errorf("%s sends a copy, which is not described", name)
+		}
+		return
+	}
 	d.validate(t, name+" "+status, answer, raw)
 	if body := strings.TrimSpace(asked); resp.StatusCode < 300 && body != "" && (body != "{}" || op.RequestBody != nil) {
 		d.validate(t, name+" asked", pointer+"/requestBody/content/application~1json/schema", []byte(asked))

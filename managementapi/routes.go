@@ -71,6 +71,11 @@ var routes = []route{
 	{http.MethodPatch, "/settings", keystore.ScopeAdmin, "settings.update", nil, (*API).updateSettings},
 	{http.MethodGet, "/signing-keys", keystore.ScopeAdmin, "signing_keys.list", nil, (*API).listSigningKeys},
 	{http.MethodPost, "/signing-keys/rotate", keystore.ScopeAdmin, "signing_keys.rotate", nil, (*API).rotateSigningKeys},
+
+	{http.MethodGet, "/backup", keystore.ScopeAdmin, "store.backup", nil, (*API).backup},
+	{http.MethodGet, "/master-key", keystore.ScopeAdmin, "master_key.get", nil, (*API).masterKey},
+	{http.MethodPost, "/master-key/rotate", keystore.ScopeAdmin, "master_key.rotate", nil, (*API).rotateMasterKey},
+	{http.MethodPost, "/master-key/finish", keystore.ScopeAdmin, "master_key.finish", nil, (*API).finishMasterKey},
 }
 
 // admits refuses a caller that does not hold what the row demands.

@@ -23,6 +23,7 @@ func TestRouteTable(t *testing.T) {
 		"POST /permissions":            "keys", "GET /permissions": "read", "GET /permissions/{id}": "read", "PATCH /permissions/{id}": "keys", "DELETE /permissions/{id}": "keys",
 		"GET /usage": "read", "GET /audit": "keys", "GET /nodes": "admin", "GET /settings": "admin", "PATCH /settings": "admin",
 		"GET /signing-keys": "admin", "POST /signing-keys/rotate": "admin",
+		"GET /backup": "admin", "GET /master-key": "admin", "POST /master-key/rotate": "admin", "POST /master-key/finish": "admin",
 	}
 	for _, rt := range routes {
 		name := rt.method + " " + rt.pattern

@@ -10,6 +10,9 @@ import (
 	"github.com/warderhq/warder/keystore"
 )
 
+// KeyFilePath returns where the master key is when none is configured.
+func (s *Store) KeyFilePath() string { return KeyFile(s.path) }
+
 // RotateKeyFile seals the store's secret under a new master key, which takes
 // the place of the one in the key file, and returns the fingerprints of both.
 //
