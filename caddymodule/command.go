@@ -45,6 +45,10 @@ func Commands() []caddycmd.Command {
 		auditCommand(),
 		nodesCommand(),
 		importCommand(),
+		backupCommand(),
+		restoreCommand(),
+		{Name: "master-key", Usage: "<command>", Short: masterKeyShort, Long: masterKeyShort + "." + upkeepNotes,
+			CobraFunc: func(cmd *cobra.Command) { group(cmd, masterKeyCommands()...) }},
 	}
 }
 

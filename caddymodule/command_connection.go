@@ -14,11 +14,17 @@ import (
 	"github.com/warderhq/warder/managementapi"
 )
 
-func connectionFlags(cmd *cobra.Command) {
+// endpointFlags say where the admin endpoint is.
+func endpointFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.String("address", "", "Address of the admin endpoint (default "+caddy.DefaultAdminListen+")")
 	flags.StringP("config", "c", "", "Configuration file that names the admin endpoint, if --address does not")
 	flags.StringP("adapter", "a", "", "Adapter for --config")
+}
+
+func connectionFlags(cmd *cobra.Command) {
+	endpointFlags(cmd)
+	flags := cmd.Flags()
 	flags.String("url", "", "Management API mounted elsewhere, such as https://keys.example.com/v1")
 	flags.String("credential-file", "", "File with the API key for --url (default: the environment variable "+credentialVariable+")")
 }

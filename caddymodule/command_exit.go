@@ -9,6 +9,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
+	"github.com/warderhq/warder/keystore"
 	"github.com/warderhq/warder/managementapi"
 )
 
@@ -39,6 +40,10 @@ type outcomeError struct {
 
 func (e *outcomeError) Error() string { return e.text }
 
+func statef(format string, args ...any) error {
+	return &outcomeError{exitState, fmt.Sprintf(format, args...)}
+}
+
 func notFoundf(format string, args ...any) error {
 	return &outcomeError{exitNotFound, fmt.Sprintf(format, args...)}
 }
@@ -68,6 +73,9 @@ func exitCode(err error) int {
 	}
 	if e, ok := errors.AsType[*lineError](err); ok {
 		return e.code
+	}
+	if errors.Is(err, keystore.ErrStoreInUse) {
+		return exitState
 	}
 	if errors.Is(err, managementapi.ErrUnreachable) || errors.Is(err, managementapi.ErrNotWarder) {
 		return exitUnreachable

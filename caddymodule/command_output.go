@@ -74,6 +74,15 @@ func (s *session) print(text string) error {
 	return nil
 }
 
+// printValue prints what no server has answered as JSON.
+func (s *session) printValue(v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return s.printJSON(raw)
+}
+
 func (s *session) printTable(rows [][]string) error {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)

@@ -50,8 +50,8 @@ type engine struct {
 	// key file serves.
 	master keystore.MasterKey
 
-	cancel  context.CancelFunc
-	loops   sync.WaitGroup
+	cancel context.CancelFunc
+	loops  sync.WaitGroup
 }
 
 // enter makes a configuration the one that speaks for the engine: events go

@@ -85,7 +85,7 @@ func TestCustomCaddy(t *testing.T) {
 	s := newSite(t, example(t))
 	caddy := buildCustom(t, filepath.Dir(s.dir))
 	checkModules(t, s.run(caddy, "list-modules"))
-	for _, command := range []string{"keys", "organizations", "permissions", "signing-keys", "usage", "audit", "import"} {
+	for _, command := range []string{"keys", "organizations", "permissions", "signing-keys", "usage", "audit", "import", "backup", "restore", "master-key"} {
 		help := s.run(caddy, "warder", command, "--help")
 		if help.code != 0 {
 			t.Errorf("caddy warder %s --help: %d %s", command, help.code, help.stderr)

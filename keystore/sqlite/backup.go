@@ -81,12 +81,6 @@ func missing(err error, what string) error {
 	return err
 }
 
-// InUse reports whether path names a database that a server has had open, and
-// so may have again: its lock lies beside it.
-func InUse(path string) bool {
-	_, err := os.Lstat(path + lockSuffix)
-	return err == nil
-}
 
 // takeClosed takes a database that is there, and that no process has open. It
 // returns its canonical name.
