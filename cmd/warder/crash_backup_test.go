@@ -101,7 +101,7 @@ func TestKillRestore(t *testing.T) {
 	whole := s.howLong("restore", "late.db")
 	var before, after int
 	for n := range interruptions {
-		s.cut(time.Duration(random.Int64N(int64(whole)*5/4)), "restore", "early.db")
+		s.cut(time.Duration(random.Int64N(int64(whole))), "restore", "early.db")
 		v := s.start()
 		s.expect(http.StatusOK, "Token "+early.APIKey, "after an interrupted restore")
 		got, err := s.knock("Token " + late.APIKey)
