@@ -45,6 +45,7 @@ var confined = map[string][]string{
 	"github.com/jackc/":              {"keystore/postgres", "keystore/postgres/postgrestest"},
 	"go.uber.org/zap":                {"caddymodule"},
 	"github.com/prometheus/":         {"caddymodule"},
+	"go.opentelemetry.io/":           {"caddymodule"},
 	"github.com/spf13/cobra":         {"caddymodule"},
 	"net/http":                       {"caddymodule", "cmd/warder", "managementapi", "managementapi/dialect", "managementapi/dialect/dialecttest", "tokenissuer"},
 	"testing":                        {"keystore/postgres/postgrestest", "keystore/storetest", "managementapi/dialect/dialecttest"},
@@ -55,6 +56,9 @@ var confined = map[string][]string{
 	"github.com/golang-jwt/":      {onlyTests},
 	"github.com/santhosh-tekuri/": {onlyTests},
 	"golang.org/x/oauth2":         {onlyTests},
+
+	// What receives spans.
+	"google.golang.org/protobuf": {onlyTests},
 }
 
 const onlyTests = "tests" // no package of that name exists

@@ -116,6 +116,7 @@ func openEngine(driver StoreModule, master, previous keystore.MasterKey, cacheSi
 	if err != nil {
 		return nil, err
 	}
+	store.Store = newTraced(store.Store, driver)
 	e, err := newEngine(starting, store, cacheSize)
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -138,7 +139,7 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 		guesses:     tokenissuer.NewGuesses(),
 	}
 	e.metrics = newMetrics(e)
-	store.Store = metered{store.Store, e.metrics.storeErrors}
+	store.Store = metered{store.Store, e.metrics.storeErrors, e.metrics.lookups}
 	self := newSelf()
 	if store.shared() {
 		store.Registry = meteredRegistry{store.Registry, e.metrics.storeErrors}

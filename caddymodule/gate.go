@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -82,6 +83,17 @@ func (g *gate) spend(p *keystore.Principal, now time.Time) error {
 
 // passed counts a request that goes on to the next handler.
 func (g *gate) passed(kind keystore.CredentialKind) { g.metrics.admitted[kind].Inc() }
+
+// One decision in so many is timed, drawn at random: to read the clock a second
+// time would cost every request more than to count it does.
+const decisionsPerTimed = 16
+
+// took notes, of a sample, how long a decision took that began at began.
+func (g *gate) took(began time.Time) {
+	if rand.Uint32()%decisionsPerTimed == 0 {
+		g.metrics.decisions.Observe(time.Since(began).Seconds())
+	}
+}
 
 // refused counts a refusal, and tells of a sample of them.
 func (g *gate) refused(r *http.Request, logger *zap.Logger, f *refusal, p keystore.Principal, err error) {

@@ -174,7 +174,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.passUnnamed(w, r, next)
 	}
 	now := time.Now()
-	p, err := h.decide(r, earlier, now)
+	p, err := h.decideTraced(r, earlier, now)
+	h.gate.took(now)
 	switch {
 	case err == nil:
 		return next.ServeHTTP(w, h.admit(r, p, earlier, now))

@@ -22,6 +22,7 @@ import (
 
 // documentedSeries is every series there ever is, with its type.
 var documentedSeries = []string{
+	"histogram warder_decision_duration_seconds",
 	"counter warder_feed_errors_total",
 	"gauge warder_feed_lag_revisions",
 	"gauge warder_feed_revision",
@@ -64,6 +65,7 @@ var documentedSeries = []string{
 	`counter warder_store_errors_total{operation="roll"}`,
 	`counter warder_store_errors_total{operation="snapshot"}`,
 	`counter warder_store_errors_total{operation="usage"}`,
+	"histogram warder_store_lookup_duration_seconds",
 	"counter warder_store_lookups_total",
 	`counter warder_token_requests_total{outcome="introspected"}`,
 	`counter warder_token_requests_total{outcome="invalid_client"}`,
@@ -82,7 +84,8 @@ var documentedSeries = []string{
 	"gauge warder_view_keys",
 }
 
-// series returns Warder's own, with their types and without values.
+// series returns Warder's own, with their types and without values; those of a
+// histogram are one.
 func (w *world) series() (found []string) {
 	w.t.Helper()
 	kinds := make(map[string]string)
@@ -93,10 +96,13 @@ func (w *world) series() (found []string) {
 			kinds[words[2]] = words[3]
 		case len(words) == 2 && strings.HasPrefix(words[0], "warder_"):
 			name, _, _ := strings.Cut(words[0], "{")
+			if histogram := name[:strings.LastIndexByte(name, '_')]; kinds[histogram] == "histogram" {
+				name, words[0] = histogram, histogram
+			}
 			found = append(found, kinds[name]+" "+words[0])
 		}
 	}
-	return found
+	return slices.Compact(found)
 }
 
 func wantSeries(t *testing.T, w *world) {
@@ -157,6 +163,9 @@ func TestMetrics(t *testing.T) {
 		}
 		w.mustLoad(guarded("", ""))
 	}
+	if got := w.metric("warder_store_lookup_duration_seconds_count"); got != "1" {
+		t.Errorf("%s look-ups were timed, want 1", got)
+	}
 	before := w.metric("warder_feed_revision")
 	w.act(c, "block")
 	if after := w.metric("warder_feed_revision"); after == before {
@@ -166,6 +175,28 @@ func TestMetrics(t *testing.T) {
 	w.manage(http.StatusOK, http.MethodPost, "/signing-keys/rotate", fields{"emergency": true})
 	if got := w.metric("warder_signing_key_rotations_total"); got != strconv.Itoa(rotations+1) {
 		t.Errorf("%s rotations, want %d", got, rotations+1)
+	}
+}
+
+// One decision in sixteen is timed, whatever it is: by chance, so that nobody
+// who asks in step is always counted, or never.
+func TestDecisionsAreTimed(t *testing.T) {
+	w := start(t, guarded("", ""))
+	h := w.handler(new(Handler))
+	const decisions = 16_000
+	r, answer := prepared("Authorization: Bearer made-up", "/"), discarding{make(http.Header)}
+	for range decisions {
+		r.Header["Authorization"] = []string{"Bearer made-up"}
+		if err := h.ServeHTTP(answer, r, nowhere); err != nil {
+			t.Fatal(err)
+		}
+	}
+	timed, err := strconv.Atoi(w.metric("warder_decision_duration_seconds_count"))
+	if err != nil || timed < decisions/32 || timed > decisions/8 { // 16 standard deviations off
+		t.Errorf("%d of %d decisions were timed: %v", timed, decisions, err)
+	}
+	if sum, err := strconv.ParseFloat(w.metric("warder_decision_duration_seconds_sum"), 64); err != nil || sum <= 0 {
+		t.Errorf("they took %v s: %v", sum, err)
 	}
 }
 

@@ -3,17 +3,20 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/warderhq/warder/keystore"
 )
 
-// metered counts the calls that the store failed to answer, by kind. What it
-// refuses by the rules of the house, a name that is taken, is no failure.
+// metered counts the calls that the store failed to answer, by kind, and times
+// look-ups. What the store refuses by the rules of the house, a name that is
+// taken, is no failure.
 type metered struct {
 	keystore.Store
 	failures storeErrors
+	lookups  prometheus.Observer // in seconds
 }
 
 // storeErrors counts failures by operation.
@@ -33,7 +36,9 @@ func (e storeErrors) of(operation string, err error) error {
 }
 
 func (m metered) Lookup(ctx context.Context, id keystore.LookupID) (keystore.Record, keystore.Revision, error) {
+	began := time.Now()
 	rec, at, err := m.Store.Lookup(ctx, id)
+	m.lookups.Observe(time.Since(began).Seconds())
 	return rec, at, m.failures.of("lookup", err)
 }
 
