@@ -38,7 +38,8 @@ type App struct {
 	MasterKey *string `json:"master_key,omitempty"`
 
 	// The master key before a change of it: opens the store once, which is
-	// then sealed under master_key.
+	// then sealed under master_key. Of a store that several nodes share, either
+	// opens it until the change is finished.
 	PreviousMasterKey *string `json:"previous_master_key,omitempty"`
 
 	// Mints and accepts access tokens. Without it there are none.
