@@ -67,6 +67,10 @@ CGO_ENABLED=1 go test -race -timeout 15m $(go list ./... | grep -v /clustertest)
 step "several nodes: ${CYCLES:=6} revocations of each kind, faults for ${FAULTS:=3m}"
 CGO_ENABLED=0 go test -count=1 -timeout 24h -v ./clustertest -cycles "$CYCLES" -faults "$FAULTS" | grep -v '^=== '
 
+# Its own module, for Prometheus's sake, which judges the alerts and the dashboard.
+step "dashboard and alerts"
+(cd deploy && CGO_ENABLED=0 go vet . && CGO_ENABLED=0 go test -count=1 .)
+
 # The race detector is too slow for the million of made-up keys, the hundred
 # thousand imported ones and the thousand callers of one, which are fewer there,
 # and makes pools forget, so that allocations are counted without it.
