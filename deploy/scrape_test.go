@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -110,7 +111,7 @@ func built(dir string) (string, error) {
 	return binary, nil
 }
 
-// ask asks the admin endpoint until it answers.
+// ask asks the admin endpoint until the configuration has been loaded.
 func ask(ctx context.Context, socket string) ([]sample, error) {
 	client := http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -125,7 +126,7 @@ func ask(ctx context.Context, socket string) ([]sample, error) {
 		}
 		if answer, err := client.Do(r); err == nil {
 			samples, err := read(answer)
-			if err != nil || len(samples) > 0 && has(samples, "warder_lease_valid") {
+			if err != nil || loaded(samples) {
 				return samples, err
 			}
 		}
@@ -137,13 +138,10 @@ func ask(ctx context.Context, socket string) ([]sample, error) {
 	}
 }
 
-func has(samples []sample, name string) bool {
-	for _, s := range samples {
-		if s.name() == name {
-			return true
-		}
-	}
-	return false
+func loaded(samples []sample) bool {
+	return slices.ContainsFunc(samples, func(s sample) bool {
+		return s.name() == "caddy_config_last_reload_successful" && s.value == 1
+	})
 }
 
 func read(answer *http.Response) (samples []sample, err error) {
