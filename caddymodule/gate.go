@@ -56,8 +56,8 @@ func (g *gate) fresh(ctx context.Context, now time.Time) error {
 // permit asks the key's networks and permissions: ErrNetwork, ErrPermission.
 // A request that asks to be taken for another method needs that one permitted,
 // too: nobody knows which of them the API behind believes.
-func (g *gate) permit(r *http.Request, p *keystore.Principal) error {
-	access := keystore.Access{Method: r.Method, Path: rulePath(r)}
+func (g *gate) permit(r *http.Request, t *keystore.Trace, p *keystore.Principal) error {
+	access := keystore.Access{Method: r.Method, Path: rulePath(r), Trace: t}
 	if p.Record.Networks != "" { // few keys have any, and to read the address costs as much as all the rest
 		access.From = clientAddress(r)
 	}
@@ -73,9 +73,17 @@ func (g *gate) permit(r *http.Request, p *keystore.Principal) error {
 	return nil
 }
 
-// spend takes the request from the caller's limit: *keystore.LimitedError.
-func (g *gate) spend(p *keystore.Principal, now time.Time) error {
-	if left, ok := g.authorizer.Spend(p, now); !ok {
+// spend takes the request from the caller's limit: *keystore.LimitedError. One
+// with a trace is only asked about.
+func (g *gate) spend(t *keystore.Trace, p *keystore.Principal, now time.Time) error {
+	t.At(keystore.CheckLimit)
+	left, ok := keystore.Allowance{}, false
+	if t == nil {
+		left, ok = g.authorizer.Spend(p, now)
+	} else {
+		left, ok = g.authorizer.Left(p, now)
+	}
+	if !ok {
 		return &keystore.LimitedError{Allowance: left}
 	}
 	return nil

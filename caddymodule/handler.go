@@ -200,34 +200,43 @@ func (h *Handler) passUnnamed(w http.ResponseWriter, r *http.Request, next caddy
 // is whom an earlier handler of this chain has admitted, or nil.
 func (h *Handler) decide(r *http.Request, earlier *keystore.Principal, now time.Time) (keystore.Principal, error) {
 	if earlier != nil {
-		return *earlier, h.meets(earlier)
+		return *earlier, h.meets(nil, earlier)
 	}
-	p, err := h.authenticate(r, now)
+	return h.judge(r, nil, now)
+}
+
+// judge makes the checks, all in this order. With a trace it notes them, and
+// takes nothing from the limit.
+func (h *Handler) judge(r *http.Request, t *keystore.Trace, now time.Time) (keystore.Principal, error) {
+	p, err := h.authenticate(r, t, now)
 	if err != nil {
 		return p, err
 	}
-	if err := h.gate.permit(r, &p); err != nil {
+	if err := h.gate.permit(r, t, &p); err != nil {
 		return p, err
 	}
-	if err := h.meets(&p); err != nil {
+	if err := h.meets(t, &p); err != nil {
 		return p, err
 	}
-	return p, h.gate.spend(&p, now)
+	return p, h.gate.spend(t, &p, now)
 }
 
-func (h *Handler) authenticate(r *http.Request, now time.Time) (keystore.Principal, error) {
+func (h *Handler) authenticate(r *http.Request, t *keystore.Trace, now time.Time) (keystore.Principal, error) {
+	t.At(keystore.CheckForm)
 	presented, err := h.readCredential(r.Header)
 	if err != nil {
 		return keystore.Principal{}, err
 	}
+	presented.Trace = t
 	return h.gate.authenticator.Authenticate(r.Context(), presented, now)
 }
 
 // meets asks for what this handler requires: ErrKeyType, ErrScope.
-func (h *Handler) meets(p *keystore.Principal) error {
-	if len(h.types) > 0 && !slices.Contains(h.types, p.Record.Type) {
+func (h *Handler) meets(t *keystore.Trace, p *keystore.Principal) error {
+	if t.At(keystore.CheckType) && len(h.types) > 0 && !slices.Contains(h.types, p.Record.Type) {
 		return keystore.ErrKeyType
 	}
+	t.At(keystore.CheckScope)
 	for _, scope := range h.RequireScopes {
 		if !p.Scopes.Grants(scope) {
 			return keystore.ErrScope

@@ -198,15 +198,15 @@ func TestChecksDoNotAllocate(t *testing.T) {
 	h, r := w.handler(new(Handler)), prepared(c.token(), "/v1/hello")
 	caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, "127.0.0.1")
 	now := time.Now()
-	p, err := h.authenticate(r, now)
+	p, err := h.authenticate(r, nil, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.gate.permit(r, &p); err != nil {
+	if err := h.gate.permit(r, nil, &p); err != nil {
 		t.Fatal(err)
 	}
 	if got := testing.AllocsPerRun(1000, func() {
-		if h.gate.permit(r, &p) != nil || h.gate.spend(&p, now) != nil {
+		if h.gate.permit(r, nil, &p) != nil || h.gate.spend(nil, &p, now) != nil {
 			t.Error("refused")
 		}
 		p.Meter.Pass(p.Generation, now)

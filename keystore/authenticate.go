@@ -65,26 +65,29 @@ func (a *Authenticator) Authenticate(ctx context.Context, p Presented, now time.
 
 func (a *Authenticator) authenticateKey(ctx context.Context, p *Presented, now time.Time) (Principal, error) {
 	f := a.Credentials.fingerprints.of(p)
-	if e := a.recall(f, p.Access, now); e != nil {
-		return admitted(e.principal(e.rec.Current.Generation, CredentialKey, e.rec.Scopes), now)
+	if e := a.recall(f, p.Access, now); e != nil && p.Trace == nil { // a trace takes the long way
+		return admitted(e.principal(e.rec.Current.Generation, CredentialKey, e.rec.Scopes), nil, now)
 	}
 	e, gen, err := a.prove(ctx, p, now)
 	if err != nil {
 		return Principal{}, err
 	}
 	a.remember(f, e, gen)
-	return admitted(e.principal(gen, CredentialKey, e.rec.Scopes), now)
+	return admitted(e.principal(gen, CredentialKey, e.rec.Scopes), p.Trace, now)
 }
 
 // prove returns what is known of a key, and the generation that its secret
 // proves. Else ErrInvalid or ErrMalformed, or that it cannot be said.
 func (a *Authenticator) prove(ctx context.Context, p *Presented, now time.Time) (*entry, Generation, error) {
+	p.Trace.At(CheckSpelling)
 	if err := p.examine(); err != nil {
 		return nil, 0, err
 	}
+	p.Trace.At(CheckNode)
 	if err := a.View.Await(ctx, now, a.Freshness); err != nil {
 		return nil, 0, err
 	}
+	p.Trace.At(CheckGenuine) // what the view knows is
 	e, known := a.View.cached(LookupID(p.Access), now)
 	if !known {
 		if !a.Credentials.Genuine(p.Access) {
@@ -97,6 +100,7 @@ func (a *Authenticator) prove(ctx context.Context, p *Presented, now time.Time) 
 	}
 	// An absent record takes the same way as a wrong secret, so that neither
 	// text nor time tells them apart.
+	p.Trace.found(&e.rec)
 	gen := e.rec.GenerationOf(p.Access, a.Credentials.Digest(p.Secret))
 	if gen == 0 {
 		return nil, 0, ErrInvalid
@@ -108,9 +112,11 @@ func (a *Authenticator) prove(ctx context.Context, p *Presented, now time.Time) 
 // store holds any. Such look-ups are bounded in number: nothing tells a
 // made-up one from a good one before the store has been asked.
 func (a *Authenticator) authenticateImported(ctx context.Context, p Presented, now time.Time) (Principal, error) {
+	p.Trace.At(CheckNode)
 	if err := a.View.Await(ctx, now, a.Freshness); err != nil {
 		return Principal{}, err
 	}
+	p.Trace.At(CheckKnown)
 	if a.Settings == nil || !a.Settings.HoldsImported() || len(p.Token) < MinimumImported {
 		return Principal{}, ErrInvalid
 	}
@@ -126,20 +132,23 @@ func (a *Authenticator) authenticateImported(ctx context.Context, p Presented, n
 	if gen == 0 {
 		return Principal{}, ErrInvalid
 	}
-	return admitted(e.principal(gen, CredentialImported, e.rec.Scopes), now)
+	return admitted(e.principal(gen, CredentialImported, e.rec.Scopes), p.Trace, now)
 }
 
 func (a *Authenticator) authenticateToken(ctx context.Context, p Presented, now time.Time) (Principal, error) {
+	p.Trace.At(CheckNode)
 	if err := a.View.Await(ctx, now, a.Freshness); err != nil {
 		return Principal{}, err // the signing keys, too, are only as fresh as the lease
 	}
 	claims, err := a.Tokens.Verify(p.Token, now)
+	p.Trace.through(CheckSigningKey, CheckRevocation, err)
 	if errors.Is(err, ErrInvalid) && !isOneCredential(p.Token) {
 		return Principal{}, ErrMalformed
 	}
 	if err != nil {
 		return Principal{}, err
 	}
+	p.Trace.At(CheckKnown)
 	e, known := a.View.cached(LookupID(claims.Key), now)
 	if !known {
 		if e, err = a.View.load(ctx, LookupID(claims.Key)); err != nil {
@@ -148,7 +157,7 @@ func (a *Authenticator) authenticateToken(ctx context.Context, p Presented, now 
 	}
 	// The key may have lost scopes since the token was minted.
 	scopes := claims.Scopes.Intersect(e.rec.Scopes)
-	return admitted(e.principal(claims.Generation, CredentialAccessToken, scopes), now)
+	return admitted(e.principal(claims.Generation, CredentialAccessToken, scopes), p.Trace, now)
 }
 
 func (e *entry) principal(gen Generation, kind CredentialKind, scopes Scopes) Principal {
@@ -156,10 +165,11 @@ func (e *entry) principal(gen Generation, kind CredentialKind, scopes Scopes) Pr
 }
 
 // admitted returns p with the verdict on it; ErrInvalid leaves nobody.
-func admitted(p Principal, now time.Time) (Principal, error) {
+func admitted(p Principal, t *Trace, now time.Time) (Principal, error) {
 	err := p.Record.Admit(p.Generation, now)
 	if err == ErrInvalid {
 		return Principal{}, err
 	}
+	t.through(CheckBlocked, CheckGeneration, err)
 	return p, err
 }

@@ -206,6 +206,7 @@ type Presented struct {
 	Access AccessKey // of a key
 	Secret string    // of a key
 	Token  string    // an access token, or what may be a credential of another system
+	Trace  *Trace    // of the decision on it; nil: none is wanted
 
 	apiKey string // what a key's halves point into, if they were not a pair
 }

@@ -118,5 +118,15 @@ func (m *Meter) take(l Limit, now time.Time) (Allowance, bool) {
 	}
 }
 
+// left is what take would return. It takes nothing.
+func (m *Meter) left(l Limit, now time.Time) (Allowance, bool) {
+	if m == nil {
+		return m.take(l, now)
+	}
+	var same Meter
+	same.arrival.Store(m.arrival.Load())
+	return same.take(l, now)
+}
+
 // spent reports whether some of a limit is used up at now.
 func (m *Meter) spent(now time.Time) bool { return time.Duration(m.arrival.Load()) > sinceStart(now) }

@@ -2,7 +2,6 @@ package tokenissuer
 
 import (
 	"encoding/base64"
-	"fmt"
 	"strings"
 	"time"
 
@@ -12,14 +11,16 @@ import (
 // Why a token is refused, for operators. A caller sees one answer for all but
 // the last. They are made once: refusing costs no memory.
 var (
-	errTokenLength    = fmt.Errorf("access token is too long: %w", keystore.ErrInvalid)
-	errTokenHeader    = fmt.Errorf("access token has no header of a trusted signing key: %w", keystore.ErrInvalid)
-	errTokenSignature = fmt.Errorf("access token has no good signature: %w", keystore.ErrInvalid)
-	errTokenClaims    = fmt.Errorf("access token has not the claims of one of ours: %w", keystore.ErrInvalid)
-	errTokenIssuer    = fmt.Errorf("access token is of another issuer: %w", keystore.ErrInvalid)
-	errTokenAudience  = fmt.Errorf("access token is for another audience: %w", keystore.ErrInvalid)
-	errTokenEarly     = fmt.Errorf("access token was issued in the future: %w", keystore.ErrInvalid)
+	errTokenLength    = notOurs(keystore.CheckSigningKey, "access token is too long")
+	errTokenHeader    = notOurs(keystore.CheckSigningKey, "access token has no header of a trusted signing key")
+	errTokenSignature = notOurs(keystore.CheckSignature, "access token has no good signature")
+	errTokenClaims    = notOurs(keystore.CheckClaims, "access token has not the claims of one of ours")
+	errTokenIssuer    = notOurs(keystore.CheckIssuer, "access token is of another issuer")
+	errTokenAudience  = notOurs(keystore.CheckAudience, "access token is for another audience")
+	errTokenEarly     = notOurs(keystore.CheckIssued, "access token was issued in the future")
 )
+
+func notOurs(c keystore.Check, text string) error { return &keystore.TokenError{Check: c, Text: text} }
 
 // strict refuses the unused bits of the last character; its decoder skips
 // line ends, so lengths are compared too.
