@@ -242,6 +242,8 @@ func (a *App) newManagement(prefix string, maintenance managementapi.Maintenance
 		Rotation:    a.engine.rotation,
 		Nodes:       a.engine.nodes,
 		Maintenance: maintenance,
+		Ready:       a.ready,
+		Explain:     a.explain,
 		Caller:      caller,
 		Prefix:      prefix,
 		Version:     version,

@@ -17,11 +17,13 @@ import (
 
 func init() {
 	httpcaddyfile.RegisterGlobalOption("warder", parseApp)
+	httpcaddyfile.RegisterHandlerDirective("warder_health", parseHealthHandler)
 	httpcaddyfile.RegisterHandlerDirective("warder_issuer", parseIssuerHandler)
 	httpcaddyfile.RegisterHandlerDirective("warder_admin", parseAdminHandler)
 	httpcaddyfile.RegisterHandlerDirective("warder", parseHandler)
-	// First who issues, then who manages, then who guards, all before anything
-	// else that authenticates or answers.
+	// First how this node is, then who issues, then who manages, then who guards,
+	// all before anything else that authenticates or answers.
+	httpcaddyfile.RegisterDirectiveOrder("warder_health", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("warder_issuer", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("warder_admin", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("warder", httpcaddyfile.Before, "basic_auth")
@@ -197,6 +199,23 @@ func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	})
 }
 
+// parseHealthHandler reads the directive; see HealthHandler.UnmarshalCaddyfile.
+func parseHealthHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(HealthHandler)
+	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile reads the directive:
+//
+//	warder_health [<matcher>] {
+//	    path_prefix <path>
+//	}
+func (h *HealthHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return directive(d, "warder_health", options{
+		"path_prefix": func() error { return oneArg(d, &h.PathPrefix) },
+	})
+}
+
 // parseAdminHandler reads the directive; see AdminHandler.UnmarshalCaddyfile.
 func parseAdminHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := new(AdminHandler)
@@ -339,6 +358,7 @@ func countArg(d *caddyfile.Dispenser, into *int) error {
 var (
 	_ caddyfile.Unmarshaler = (*App)(nil)
 	_ caddyfile.Unmarshaler = (*Handler)(nil)
+	_ caddyfile.Unmarshaler = (*HealthHandler)(nil)
 	_ caddyfile.Unmarshaler = (*IssuerHandler)(nil)
 	_ caddyfile.Unmarshaler = (*AdminHandler)(nil)
 )

@@ -50,7 +50,7 @@ func adapted(t *testing.T, input string) string {
 
 // However the directives are written, they run in one order.
 func TestDirectiveOrder(t *testing.T) {
-	lines := []string{"warder_issuer", "warder_admin", "warder", "basic_auth {\nsomeone $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}", "reverse_proxy 127.0.0.1:9000"}
+	lines := []string{"warder_health", "warder_issuer", "warder_admin", "warder", "basic_auth {\nsomeone $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}", "reverse_proxy 127.0.0.1:9000"}
 	var first string
 	permute(lines, func(order []string) {
 		got := adapted(t, ":8080 {\n"+strings.Join(order, "\n")+"\n}\n")
@@ -62,7 +62,7 @@ func TestDirectiveOrder(t *testing.T) {
 		}
 	})
 	last := -1
-	for _, handler := range []string{`"warder_issuer"`, `"warder"`, `"authentication"`, `"reverse_proxy"`} {
+	for _, handler := range []string{`"warder_health"`, `"warder_issuer"`, `"warder_admin"`, `"warder"`, `"authentication"`, `"reverse_proxy"`} {
 		at := strings.Index(first, `"handler": `+handler)
 		if at <= last {
 			t.Errorf("%s does not stand in its place:\n%s", handler, first)

@@ -44,6 +44,8 @@ func Commands() []caddycmd.Command {
 		usageCommand(),
 		auditCommand(),
 		nodesCommand(),
+		healthCommand(),
+		explainCommand(),
 		importCommand(),
 		backupCommand(),
 		restoreCommand(),

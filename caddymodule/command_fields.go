@@ -127,6 +127,7 @@ var otherFlags = map[string]string{
 	"expires_at": "--expires-at", "expires_in_days": "--expires-in", "days": "--days",
 	"ends_at": "--ends-at", "ends_in_seconds": "--ends-in",
 	"name": "--name", "permission": "--permission", "key": "--key", "by": "--by", "from": "--from", "to": "--to",
+	"method": "--method", "path": "--path", "require_scopes": "--require-scope", "require_types": "--require-type",
 	"actor": "--actor", "operation": "--operation", "object": "--object", "since": "--since", "until": "--until",
 	"wait": "--wait", "Idempotency-Key": "--idempotency-key", "If-Match": "--if-match",
 }

@@ -42,6 +42,7 @@ type engine struct {
 	announcer   *announcer
 	presence    *keystore.Presence // nil: of a store that this process alone writes
 	nodes       *keystore.Nodes
+	readiness   *keystore.Readiness
 	watch       *watch
 
 	mu      sync.Mutex // guards running and master
@@ -76,6 +77,13 @@ func (e *engine) leave(a *App) {
 		e.running[newest].Issuer.start(e)
 	}
 	e.watch.look()
+}
+
+// runs reports whether a configuration has started, and not stopped.
+func (e *engine) runs(a *App) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Contains(e.running, a)
 }
 
 // speaker returns the newest running configuration, or nil.
@@ -147,6 +155,7 @@ func newEngine(ctx context.Context, store OpenedStore, cacheSize int) (*engine, 
 	}
 	e.store = store
 	e.view = keystore.NewView(store, e.lease, cacheSize)
+	e.readiness = keystore.NewReadiness(store, e.lease)
 	e.announcer = newAnnouncer(e)
 	e.watch = newWatch(e)
 	keyring, err := tokenissuer.NewKeyring(tokenissuer.KeyringConfig{Secret: store.Secret, Rotated: e.announcer.rotated})

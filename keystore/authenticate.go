@@ -93,6 +93,7 @@ func (a *Authenticator) prove(ctx context.Context, p *Presented, now time.Time) 
 		if !a.Credentials.Genuine(p.Access) {
 			return nil, 0, ErrInvalid // made up: costs no look-up and no memory
 		}
+		p.Trace.At(CheckKnown)
 		var err error
 		if e, err = a.View.load(ctx, LookupID(p.Access)); err != nil {
 			return nil, 0, fmt.Errorf("looking up access key %s: %w", p.Access, err)

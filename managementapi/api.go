@@ -7,6 +7,7 @@ package managementapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,15 @@ type Config struct {
 	// request and is looked up in the tables of errors.go; a
 	// *TooManyRequestsError says when to come again.
 	Caller func(*http.Request) (keystore.Caller, error)
+
+	// Ready says whether this node may decide at now: ErrStarting,
+	// ErrStopping, keystore.ErrStale, keystore.ErrUnavailable. stale: it does
+	// so on what may be too old.
+	Ready func(ctx context.Context, now time.Time) (stale bool, err error)
+
+	// Explain says what a gate would do with a request. It counts nothing,
+	// and takes nothing from any limit.
+	Explain func(ctx context.Context, in Inquiry, now time.Time) Verdict
 
 	// Prefix is where the routes live, such as "/v1" or "/warder/v1".
 	Prefix string
@@ -206,7 +216,8 @@ func (a *API) recover(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if ProblemOf(err).Status >= http.StatusInternalServerError && a.Log != nil {
+	_, notReady := errors.AsType[*NotReadyError](err) // as often as it is asked for; that it came so is told elsewhere
+	if ProblemOf(err).Status >= http.StatusInternalServerError && !notReady && a.Log != nil {
 		a.Log(r, err)
 	}
 	WriteError(w, err)
@@ -226,7 +237,7 @@ func (a *API) checkRoute(h http.Header, r *http.Request) error {
 	handler.ServeHTTP(&probe, r)
 	if allow := probe.header.Get("Allow"); allow != "" {
 		h.Set("Allow", allow)
-		return errMethod
+		return ErrMethod
 	}
 	return errNoRoute
 }

@@ -118,6 +118,21 @@ func (c *Client) dial(dial func(context.Context, *net.Dialer, string, string) (n
 	}
 }
 
+// Fetch returns what a Warder answers to a GET of a URL that takes no
+// credential. Errors as Call.
+func Fetch(ctx context.Context, address string) (json.RawMessage, error) {
+	c := &Client{place: address}
+	c.dial(func(ctx context.Context, d *net.Dialer, network, address string) (net.Conn, error) {
+		return d.DialContext(ctx, network, address)
+	})
+	defer c.http.CloseIdleConnections()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, fmt.Errorf("addressing %s: %w", address, err)
+	}
+	return c.send(r)
+}
+
 // Request is one call. Path holds the segments below the prefix.
 type Request struct {
 	Method         string
@@ -169,6 +184,11 @@ func (c *Client) call(ctx context.Context, in Request) (json.RawMessage, error) 
 	if err != nil {
 		return nil, err
 	}
+	return c.send(r)
+}
+
+// send returns the body of a success.
+func (c *Client) send(r *http.Request) (json.RawMessage, error) {
 	resp, err := c.http.Do(r)
 	if err != nil {
 		return nil, c.unreachable(err)

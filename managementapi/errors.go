@@ -18,7 +18,6 @@ import (
 var (
 	errCrossOrigin    = errors.New("request comes from another site")
 	errNoRoute        = errors.New("no such route")
-	errMethod         = errors.New("method is not allowed here")
 	errMediaType      = errors.New("body is not declared as JSON")
 	errBodyTooLarge   = errors.New("body is too large")
 	errBodyUnread     = errors.New("body did not arrive")
@@ -33,6 +32,8 @@ var (
 var (
 	// ErrNotConfigured: the server runs, but without Warder.
 	ErrNotConfigured = errors.New("no warder app is configured")
+	// ErrMethod: the path is served, but not with this method. Allow says which.
+	ErrMethod = errors.New("method is not allowed here")
 	// ErrRemote: the endpoint can be reached from elsewhere, and nobody has
 	// said that this is meant.
 	ErrRemote = errors.New("admin endpoint is not local")
@@ -103,12 +104,20 @@ var callerTable = []errorRow{
 	{keystore.ErrNetwork, http.StatusForbidden, "access_denied", "the key that calls may not be used from this address"},
 }
 
+// readinessTable is searched first for why a node is not ready.
+var readinessTable = []errorRow{
+	{ErrStarting, http.StatusServiceUnavailable, "starting", "this configuration does not run yet"},
+	{ErrStopping, http.StatusServiceUnavailable, "stopping", "this server is shutting down"},
+	{keystore.ErrStale, http.StatusServiceUnavailable, "lease_over", "this node has not heard of the store for longer than it may, and refuses every request until it has"},
+	{keystore.ErrUnavailable, http.StatusServiceUnavailable, "store_unavailable", "the store does not answer, so that keys which are not in memory cannot be known"},
+}
+
 // errorTable says, for every error that a caller may hear of, what it hears.
 // The texts name the remedy. Whatever is not here is an internal error.
 var errorTable = []errorRow{
 	{errCrossOrigin, http.StatusForbidden, "cross_origin", "requests on behalf of another site are not accepted"},
 	{errNoRoute, http.StatusNotFound, "not_found", "there is nothing at this path"},
-	{errMethod, http.StatusMethodNotAllowed, "method_not_allowed", "use one of the methods named in Allow"},
+	{ErrMethod, http.StatusMethodNotAllowed, "method_not_allowed", "use one of the methods named in Allow"},
 	{errMediaType, http.StatusUnsupportedMediaType, "unsupported_media_type", "send the body as application/json, or a PATCH as application/merge-patch+json"},
 	{errBodyTooLarge, http.StatusRequestEntityTooLarge, "body_too_large", "a body has at most 1 MiB"},
 	{errBodyUnread, http.StatusBadRequest, "body_incomplete", "the body did not arrive whole and in time"},
@@ -227,6 +236,9 @@ func ProblemOf(err error) Problem {
 	rows := errorTable
 	if _, ok := errors.AsType[*CallerError](err); ok {
 		rows = slices.Concat(callerTable, errorTable)
+	}
+	if _, ok := errors.AsType[*NotReadyError](err); ok {
+		rows = slices.Concat(readinessTable, errorTable)
 	}
 	for _, row := range rows {
 		if errors.Is(err, row.err) {

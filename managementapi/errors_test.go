@@ -101,6 +101,11 @@ func TestErrorTableIsWhole(t *testing.T) {
 			t.Errorf("%v wrapped is %+v", row.err, p)
 		}
 	}
+	for _, row := range readinessTable {
+		if p := ProblemOf(&NotReadyError{fmt.Errorf("asking: %w", row.err)}); p.Code != row.code || p.Status != 503 || p.Detail == "" {
+			t.Errorf("%v: %+v", row.err, p)
+		}
+	}
 	for _, err := range []error{errors.New("x"), nil} {
 		if p := ProblemOf(err); p.Status != 500 {
 			t.Errorf("%v: %+v", err, p)

@@ -27,9 +27,13 @@ type rig struct {
 	keyring *tokenissuer.Keyring
 	config  Config
 
+	readiness     *keystore.Readiness
+	authenticator keystore.Authenticator // of API keys
+
 	mu      sync.Mutex // guards all below
 	caller  keystore.Caller
 	unknown error // why nobody is identified
+	unready error // why the node is not ready
 	logged  []string
 }
 
@@ -76,8 +80,10 @@ func newRig(t *testing.T) *rig {
 		Service: g.service, SigningKeys: keyring, Rotation: rotation,
 		Nodes:       keystore.NewNodes(keystore.NodesConfig{Self: keystore.Node{ID: "nod_self", Address: "here", Version: "test"}, Follower: follower}),
 		Maintenance: maintained{Store: store},
-		Caller:      g.who, Prefix: "/warder/v1", Version: "test", Log: g.log,
+		Caller:      g.who, Prefix: "/warder/v1", Version: "test", Log: g.log, Ready: g.mayDecide, Explain: g.explain,
 	}
+	g.readiness = keystore.NewReadiness(store, lease)
+	g.authenticator = keystore.Authenticator{View: view, Credentials: g.service.Credentials, Freshness: keystore.Freshness{MaxStaleness: time.Second}}
 	g.serve(g.config)
 	return g
 }
@@ -92,6 +98,34 @@ func (g *rig) who(*http.Request) (keystore.Caller, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.caller, g.unknown
+}
+
+// mayDecide says what the node's readiness does, unless unready says otherwise.
+func (g *rig) mayDecide(ctx context.Context, now time.Time) (bool, error) {
+	g.mu.Lock()
+	err := g.unready
+	g.mu.Unlock()
+	if err != nil {
+		return false, err
+	}
+	return g.readiness.Check(ctx, now, g.authenticator.Freshness)
+}
+
+// explain is of a gate that authenticates, and asks nothing else.
+func (g *rig) explain(ctx context.Context, in Inquiry, now time.Time) (v Verdict) {
+	presented, err := keystore.ParseAuthorization(keystore.DefaultPrefix, in.Credential.Reveal())
+	if err == nil {
+		v.Kind, presented.Trace = presented.Kind, &v.Trace
+		var p keystore.Principal
+		p, err = g.authenticator.Authenticate(ctx, presented, now)
+		v.Key = p.Record
+	} else {
+		v.Trace.At(keystore.CheckForm)
+	}
+	if err != nil {
+		v.Refuse = &Refusal{Status: 401, Code: "invalid_token", Detail: err.Error()}
+	}
+	return v
 }
 
 // refuseCallers makes err the answer to who calls; nil ends that.

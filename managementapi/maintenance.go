@@ -147,7 +147,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request, copied io.ReadClose
 func sendChunks(w http.ResponseWriter, from io.Reader) error {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{}) // of the whole request, which is read; passing, it would end the context
-	if err := control.Flush(); err != nil { // it is an answer from here on
+	if err := control.Flush(); err != nil {  // it is an answer from here on
 		return err
 	}
 	chunk := make([]byte, streamChunk)

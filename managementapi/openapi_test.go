@@ -102,7 +102,7 @@ func TestDocumentedFields(t *testing.T) {
 
 func TestDocumentedCodes(t *testing.T) {
 	want := []string{"internal", "invalid_field", "invalid_parameter", "invalid_header"}
-	for _, row := range slices.Concat(callerTable, errorTable) {
+	for _, row := range slices.Concat(callerTable, readinessTable, errorTable) {
 		want = append(want, row.code)
 	}
 	slices.Sort(want)

@@ -66,6 +66,8 @@ var routes = []route{
 	{http.MethodGet, "/audit", keystore.ScopeKeys, "audit", auditParameters, (*API).audit},
 
 	{http.MethodGet, "/nodes", keystore.ScopeAdmin, "nodes", nil, (*API).listNodes},
+	{http.MethodGet, "/health", anyCaller, "health", nil, (*API).health},
+	{http.MethodPost, "/explain", keystore.ScopeAdmin, operationExplain, nil, (*API).explain},
 
 	{http.MethodGet, "/settings", keystore.ScopeAdmin, "settings.get", nil, (*API).getSettings},
 	{http.MethodPatch, "/settings", keystore.ScopeAdmin, "settings.update", nil, (*API).updateSettings},
@@ -88,8 +90,14 @@ func (rt *route) admits(c keystore.Caller) error {
 	}
 }
 
+// operationExplain only asks. It does so in a body, because what it asks about
+// must not stand in a URL, which others write down.
+const operationExplain = "explain"
+
 // changes reports whether the row may change something.
-func (rt *route) changes() bool { return rt.method != http.MethodGet }
+func (rt *route) changes() bool {
+	return rt.method != http.MethodGet && rt.operation != operationExplain
+}
 
 // Service is what the API calls itself, so that a client can tell a Warder
 // from whatever else answers on an admin endpoint.

@@ -22,7 +22,7 @@ func TestRouteTable(t *testing.T) {
 		"DELETE /organizations/{slug}": "admin",
 		"POST /permissions":            "keys", "GET /permissions": "read", "GET /permissions/{id}": "read", "PATCH /permissions/{id}": "keys", "DELETE /permissions/{id}": "keys",
 		"GET /usage": "read", "GET /audit": "keys", "GET /nodes": "admin", "GET /settings": "admin", "PATCH /settings": "admin",
-		"GET /signing-keys": "admin", "POST /signing-keys/rotate": "admin",
+		"GET /signing-keys": "admin", "POST /signing-keys/rotate": "admin", "GET /health": anyCaller, "POST /explain": "admin",
 		"GET /backup": "admin", "GET /master-key": "admin", "POST /master-key/rotate": "admin", "POST /master-key/finish": "admin",
 	}
 	for _, rt := range routes {
@@ -156,6 +156,8 @@ func bodyFor(rt route, organization string) string {
 		return `{"name":"fresh","organization":"` + organization + `"}`
 	case "PATCH /permissions/{id}":
 		return `{"metadata":{"touched":true}}`
+	case "POST /explain":
+		return `{"credential":"Bearer nothing"}`
 	case "PATCH /settings":
 		return `{"signing_key_interval_days":30}`
 	case "POST /organizations":
