@@ -90,7 +90,7 @@ func (h *IssuerHandler) observe(_ context.Context, o tokenissuer.Observation) {
 	case tokenissuer.OutcomeIntrospected, tokenissuer.OutcomeNotRevoked:
 		// Counted, and as frequent as requests.
 	case tokenissuer.OutcomeRevoked:
-		h.logger.Info("access token revoked", zap.String("by_key_id", string(o.Key)), zap.String("jti", o.TokenID))
+		h.logger.Debug("access token revoked here", zap.String("by_key_id", string(o.Key)), zap.String("jti", o.TokenID)) // the change is told as any
 	default:
 		if h.gate.samples.Allow() {
 			h.logger.Info("token request refused", zap.String("reason", string(o.Outcome)), zap.Error(o.Err))
