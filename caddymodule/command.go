@@ -46,6 +46,7 @@ func Commands() []caddycmd.Command {
 		nodesCommand(),
 		healthCommand(),
 		explainCommand(),
+		doctorCommand(),
 		importCommand(),
 		backupCommand(),
 		restoreCommand(),

@@ -207,7 +207,7 @@ func (c *Client) read(resp *http.Response) (json.RawMessage, error) {
 	switch {
 	case media == problemType:
 		return nil, problemFrom(body, resp.Header)
-	case resp.StatusCode/100 == 2 && media == jsonType:
+	case resp.StatusCode/100 == 2 && (media == jsonType || strings.HasSuffix(media, "+json")):
 		return body, nil
 	default:
 		return nil, fmt.Errorf("%w: %s sent HTTP %d %s", ErrNotWarder, c.place, resp.StatusCode, gist(body))

@@ -123,6 +123,18 @@ func (f keyFile) propose(master keystore.MasterKey) error {
 	return nil
 }
 
+// MasterKeyBeside returns the master key in the key file of the database at
+// path, or, if a first start was cut short, in its pending one. It changes
+// nothing. fs.ErrNotExist if there is neither.
+func MasterKeyBeside(path string) (keystore.MasterKey, error) {
+	file := keyFile{path: KeyFile(path)}
+	master, err := readKey(file.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		master, err = readKey(file.pending())
+	}
+	return master, err
+}
+
 func readKey(name string) (keystore.MasterKey, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {
