@@ -19,7 +19,7 @@ import (
 // doctor looks over an installation. It changes nothing.
 type doctor struct {
 	session  *session
-	config   *installation         // nil: it cannot be read
+	config   *configuration         // nil: it cannot be read
 	server   *managementapi.Client // nil: none runs
 	findings []finding
 }
@@ -66,7 +66,7 @@ func (d *doctor) examineConfiguration() {
 		d.wrong(check, oneLine(err), "name the file that the server runs with --config, and correct it")
 		return
 	}
-	config, err := readInstallation(text)
+	config, err := readConfiguration(text)
 	if err != nil {
 		d.wrong(check, oneLine(err), "add the global option warder, see Caddyfile.example")
 		return

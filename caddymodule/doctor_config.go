@@ -11,8 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// installation is a configuration as the doctor reads it.
-type installation struct {
+// configuration is Caddy's as the doctor reads it.
+type configuration struct {
 	Admin struct {
 		Disabled bool   `json:"disabled"`
 		Listen   string `json:"listen"`
@@ -43,9 +43,9 @@ type server struct {
 	Routes json.RawMessage `json:"routes"`
 }
 
-// readInstallation reads Caddy's JSON, and finds the store that it names.
-func readInstallation(text []byte) (*installation, error) {
-	c := new(installation)
+// readConfiguration reads Caddy's JSON, and finds the store that it names.
+func readConfiguration(text []byte) (*configuration, error) {
+	c := new(configuration)
 	if err := json.Unmarshal(text, c); err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
@@ -69,10 +69,10 @@ func readInstallation(text []byte) (*installation, error) {
 	return c, nil
 }
 
-func (c *installation) adminAddress() string { return orWord(c.Admin.Listen, caddy.DefaultAdminListen) }
+func (c *configuration) adminAddress() string { return orWord(c.Admin.Listen, caddy.DefaultAdminListen) }
 
 // issuerURL is the issuer's without placeholders, empty if it cannot be known.
-func (c *installation) issuerURL() string {
+func (c *configuration) issuerURL() string {
 	url, err := caddy.NewReplacer().ReplaceOrErr(c.App.Issuer.URL, true, true)
 	if err != nil {
 		return ""
@@ -80,16 +80,16 @@ func (c *installation) issuerURL() string {
 	return url
 }
 
-func (c *installation) logsCredentials() bool {
+func (c *configuration) logsCredentials() bool {
 	return c.anyServer(func(s *server) bool { return s.Logs.Credentials })
 }
 
-func (c *installation) trustsProxies() bool {
+func (c *configuration) trustsProxies() bool {
 	return c.anyServer(func(s *server) bool { return len(s.Trusted) > 0 })
 }
 
 // terminatesTLS: a server does so if it is told how, or by itself on its port.
-func (c *installation) terminatesTLS() bool {
+func (c *configuration) terminatesTLS() bool {
 	return c.anyServer(func(s *server) bool {
 		for _, listen := range s.Listen {
 			if strings.HasSuffix(listen, ":443") && !s.AutoHTTPS.Disabled {
@@ -101,11 +101,11 @@ func (c *installation) terminatesTLS() bool {
 }
 
 // serves reports whether a handler stands anywhere in the routes.
-func (c *installation) serves(handler string) bool {
+func (c *configuration) serves(handler string) bool {
 	return c.anyServer(func(s *server) bool { return strings.Contains(string(s.Routes), `"`+handler+`"`) })
 }
 
-func (c *installation) anyServer(is func(*server) bool) bool {
+func (c *configuration) anyServer(is func(*server) bool) bool {
 	for _, s := range c.Apps.HTTP.Servers {
 		if is(&s) {
 			return true
