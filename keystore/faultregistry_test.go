@@ -13,16 +13,15 @@ import (
 type faultRegistry struct {
 	store *faultStore
 
-	mu     sync.Mutex // guards all below
-	hooks  registryHooks
-	nodes  []Node
-	beats  []Node         // all that were recorded
-	rolls  int            // asked for
-	asks   int            // for heartbeats
-	heard  []func(Notice) // of all nodes that listen
-	calls  []string       // in order, with the reads of the log that a test notes
-	clock  time.Duration  // by which the store's clock is ahead
-	absent []NodeID       // that have left
+	mu    sync.Mutex // guards all below
+	hooks registryHooks
+	nodes []Node
+	beats []Node         // all that were recorded
+	rolls int            // asked for
+	asks  int            // for heartbeats
+	heard []func(Notice) // of all nodes that listen
+	calls []string       // in order, with the reads of the log that a test notes
+	clock time.Duration  // by which the store's clock is ahead
 }
 
 // registryHooks run outside of the registry's lock, so they may block. An
@@ -57,6 +56,20 @@ func (r *faultRegistry) noted() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.calls)
+}
+
+// noteAnew lets go what was noted.
+func (r *faultRegistry) noteAnew() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.calls = nil
+}
+
+// told returns what the last heartbeat said.
+func (r *faultRegistry) told() Node {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.beats[len(r.beats)-1]
 }
 
 func (r *faultRegistry) now() Instant { return InstantOf(time.Now().Add(r.clock)) }
@@ -104,7 +117,7 @@ func (r *faultRegistry) Leave(_ context.Context, id NodeID) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.calls, r.absent = append(r.calls, "leave"), append(r.absent, id)
+	r.calls = append(r.calls, "leave")
 	r.nodes = slices.DeleteFunc(r.nodes, func(n Node) bool { return n.ID == id })
 	return nil
 }

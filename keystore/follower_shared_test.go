@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,10 +77,10 @@ func TestRoundsOfTwoKinds(t *testing.T) {
 			if got, want := n.lease.Remaining(time.Now(), time.Hour), time.Hour-time.Since(leaseFrom); got != want {
 				t.Errorf("%s: %s of the lease are left, want %s", what, got, want)
 			}
-			n.registry.calls = nil
+			n.registry.noteAnew()
 		}
 		started := time.Now().Add(-100 * time.Millisecond)
-		n.registry.calls = nil
+		n.registry.noteAnew()
 		n.store.put(t, &rec)
 		n.follower.Hear(Notice{Keys: []KeyID{rec.ID}})
 		check("a hint", "read", started)
@@ -87,7 +88,7 @@ func TestRoundsOfTwoKinds(t *testing.T) {
 		check("a wake", "read", started)
 		n.follower.Hear(Notice{Beat: true})
 		check("an asked heartbeat", "read beat", started)
-		if told := n.registry.beats[len(n.registry.beats)-1]; told.Applied != n.store.head() {
+		if told := n.registry.told(); told.Applied != n.store.head() {
 			t.Errorf("told as applied: %+v of %+v", told.Applied, n.store.head())
 		}
 		n.registry.hook(func(h *registryHooks) {
@@ -169,9 +170,9 @@ func TestLeaseNeverOutlivesTheHeartbeat(t *testing.T) {
 		n := newNodeOf(t, registry)
 		id := n.presence.self.ID
 		n.run(t)
-		calls := 0
+		var called atomic.Int64
 		flaky := func() error {
-			calls++
+			calls := called.Add(1)
 			time.Sleep(time.Duration(calls%7) * 50 * time.Millisecond)
 			if (calls/40)%2 == 1 && calls%3 != 0 {
 				return errFault
@@ -183,7 +184,7 @@ func TestLeaseNeverOutlivesTheHeartbeat(t *testing.T) {
 		passed, refused := 0, 0
 		for range 20_000 {
 			time.Sleep(10 * time.Millisecond)
-			if calls%5 == 0 {
+			if calls := called.Load(); calls%5 == 0 {
 				n.follower.Hear(Notice{Beat: calls%2 == 0})
 			}
 			if !n.lease.Valid(time.Now(), fresh.MaxStaleness) {
@@ -330,7 +331,7 @@ func TestPositionLostAmongNodes(t *testing.T) {
 			t.Errorf("served all the same: %v", err)
 		}
 		n.noteReads()
-		registry.calls = nil
+		registry.noteAnew()
 		time.Sleep(500 * time.Millisecond)
 		if got := strings.Join(registry.noted(), " "); !strings.HasPrefix(got, "snapshot beat read") {
 			t.Errorf("then %s", got)
@@ -338,10 +339,10 @@ func TestPositionLostAmongNodes(t *testing.T) {
 		if _, err := n.authenticate(&rec, secret, time.Now()); err != ErrInvalid {
 			t.Errorf("a key that the restore took: %v", err)
 		}
+		stop()
 		if !slices.Equal(lost, []Position{was}) || n.follower.Rounds().Lost != 1 {
 			t.Errorf("told of %+v, counted %d", lost, n.follower.Rounds().Lost)
 		}
-		stop()
 	})
 }
 
@@ -351,7 +352,7 @@ func TestLossFoundByAHint(t *testing.T) {
 	n := newNodeOf(t, newFaultRegistry())
 	n.store.restore(1)
 	n.noteReads()
-	n.registry.calls = nil
+	n.registry.noteAnew()
 	must(t, n.follower.round(context.Background(), reasonHinted))
 	if got := strings.Join(n.registry.noted(), " "); got != "read snapshot beat read" || !n.lease.Valid(time.Now(), fresh.MaxStaleness) {
 		t.Errorf("%s; valid = %t", got, n.lease.Valid(time.Now(), fresh.MaxStaleness))
@@ -385,11 +386,10 @@ func TestHungStoreAmongNodes(t *testing.T) {
 		registry := newFaultRegistry()
 		n := newNodeOf(t, registry)
 		n.run(t)
-		hang := true
+		var hung atomic.Bool
 		registry.hook(func(h *registryHooks) {
 			h.beat = func(ctx context.Context, _ Node) error {
-				if hang {
-					hang = false
+				if !hung.Swap(true) {
 					<-ctx.Done()
 				}
 				return ctx.Err()
@@ -401,7 +401,7 @@ func TestHungStoreAmongNodes(t *testing.T) {
 				t.Fatal("one call that hung has cost the lease")
 			}
 		}
-		if hang || n.follower.Rounds().Failed != 1 {
+		if !hung.Load() || n.follower.Rounds().Failed != 1 {
 			t.Errorf("%+v", n.follower.Rounds())
 		}
 	})
@@ -413,10 +413,10 @@ func TestLeaveComesAfterTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := newFaultRegistry()
 		n := newNodeOf(t, registry)
-		left := false
+		var left atomic.Bool
 		registry.hook(func(h *registryHooks) {
 			h.leave = func(NodeID) error {
-				left = true
+				left.Store(true)
 				if n.lease.Valid(time.Now(), time.Hour) {
 					t.Error("it leaves and decides")
 				}
@@ -426,8 +426,8 @@ func TestLeaveComesAfterTheLease(t *testing.T) {
 		stop := n.run(t)
 		time.Sleep(1500 * time.Millisecond)
 		stop()
-		if _, registered := registry.shows(n.presence.self.ID); !left || registered || n.lease.Valid(time.Now(), time.Hour) {
-			t.Errorf("left = %t, registered = %t", left, registered)
+		if _, registered := registry.shows(n.presence.self.ID); !left.Load() || registered || n.lease.Valid(time.Now(), time.Hour) {
+			t.Errorf("left = %t, registered = %t", left.Load(), registered)
 		}
 	})
 }
