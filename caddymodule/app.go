@@ -235,7 +235,6 @@ func (a *App) service() *keystore.Service {
 // the mount identifies them. Without maintenance the store as a whole is none
 // of their concern.
 func (a *App) newManagement(prefix string, maintenance managementapi.Maintenance, caller func(*http.Request) (keystore.Caller, error)) http.Handler {
-	version, _ := caddy.Version()
 	return managementapi.New(managementapi.Config{
 		Service:     a.service(),
 		SigningKeys: a.engine.keyring,
@@ -246,7 +245,7 @@ func (a *App) newManagement(prefix string, maintenance managementapi.Maintenance
 		Explain:     a.explain,
 		Caller:      caller,
 		Prefix:      prefix,
-		Version:     version,
+		Version:     Version(),
 		Log:         a.managementFailed,
 	})
 }

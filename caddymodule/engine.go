@@ -190,8 +190,7 @@ func newSelf() keystore.Node {
 	if err != nil {
 		host = "" // an operator then has the id alone
 	}
-	version, _ := caddy.Version()
-	return keystore.Node{ID: keystore.NewNodeID(), Address: host, Version: version}
+	return keystore.Node{ID: keystore.NewNodeID(), Address: host, Version: Version()}
 }
 
 // engineLogger is the process's logger as it is now: an engine outlives the

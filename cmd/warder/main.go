@@ -2,6 +2,8 @@
 package main
 
 import (
+	_ "time/tzdata" // an image may hold nothing but this program
+
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
@@ -11,6 +13,7 @@ import (
 
 func main() {
 	caddy.CustomBinaryName = "warder"
+	caddy.CustomVersion = caddymodule.Version() // before Caddy's own
 	caddy.CustomLongDescription = `Warder gives an HTTP API keys, short-lived tokens, a key life cycle and
 revocation: it stands in front as an authenticating reverse proxy. It is Caddy
 with all of its standard modules, and one of its own.
