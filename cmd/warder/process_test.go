@@ -202,8 +202,14 @@ func (s *site) start() *server {
 // launch starts the site and does not wait. The end of the test ends it.
 func (s *site) launch() *server {
 	s.t.Helper()
+	return s.launchProgram("./warder", "run", "--config", "Caddyfile")
+}
+
+// launchProgram starts a program of the site and does not wait.
+func (s *site) launchProgram(name string, args ...string) *server {
+	s.t.Helper()
 	v := &server{site: s, log: new(output), done: make(chan struct{})}
-	v.cmd = s.command(context.Background(), "./warder", "run", "--config", "Caddyfile")
+	v.cmd = s.command(context.Background(), name, args...)
 	v.cmd.Stdout, v.cmd.Stderr = v.log, v.log
 	if err := v.cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -228,6 +234,12 @@ func (v *server) interrupt() int {
 	if err := v.cmd.Process.Signal(os.Interrupt); err != nil {
 		v.t.Fatal(err)
 	}
+	return v.exitCode()
+}
+
+// exitCode waits for the end of the process.
+func (v *server) exitCode() int {
+	v.t.Helper()
 	select {
 	case <-v.done:
 		return v.cmd.ProcessState.ExitCode()
