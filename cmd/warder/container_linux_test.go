@@ -149,11 +149,18 @@ func (m *image) newContainer(t *testing.T, prefix func(*deployment) []string) *d
 	if err := os.Chmod(d.path("warder"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	d.env = append(d.env, m.config.Env...)
-	d.env = append(d.env, fmt.Sprint("WARDER_SITE=:", d.gate), fmt.Sprint("WARDER_STATUS=:", d.status),
-		fmt.Sprint("WARDER_UPSTREAM=127.0.0.1:", d.demo), fmt.Sprint("WARDER_ISSUER=http://localhost:", d.gate))
+	d.env = append(append(d.env, m.config.Env...), d.places()...)
 	d.env = append(d.env, "PATH="+os.Getenv("PATH")) // of what runs the container
 	return d
+}
+
+// places are the variables that move the image's configuration to ports of the
+// deployment's own.
+func (d *deployment) places() []string {
+	return []string{
+		fmt.Sprint("WARDER_SITE=:", d.gate), fmt.Sprint("WARDER_STATUS=:", d.status),
+		fmt.Sprint("WARDER_UPSTREAM=127.0.0.1:", d.demo), fmt.Sprint("WARDER_ISSUER=http://localhost:", d.gate),
+	}
 }
 
 // startDemoOutside starts the demo API beside the container.
@@ -170,8 +177,8 @@ func (m *image) testBuildah(t *testing.T) {
 	d := m.newContainer(t, func(d *deployment) []string {
 		args := []string{"buildah"}
 		args = append(args, m.arguments("run", "--isolation", "chroot", "--volume", d.path("data")+":/data")...)
-		for _, name := range []string{"SITE", "STATUS", "UPSTREAM", "ISSUER"} {
-			args = append(args, "--env", "WARDER_"+name)
+		for _, variable := range d.places() {
+			args = append(args, "--env", variable)
 		}
 		return append(append(args, m.work, "--"), m.config.Entrypoint...)
 	})
