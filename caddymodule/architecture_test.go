@@ -12,8 +12,6 @@ import (
 	"testing"
 )
 
-const modulePath = "github.com/warderhq/warder"
-
 // arrows are the packages of ours that a package may import. One that is not
 // here may import none.
 var arrows = map[string][]string{

@@ -19,7 +19,7 @@ import (
 // doctor looks over an installation. It changes nothing.
 type doctor struct {
 	session  *session
-	config   *configuration         // nil: it cannot be read
+	config   *configuration        // nil: it cannot be read
 	server   *managementapi.Client // nil: none runs
 	findings []finding
 }

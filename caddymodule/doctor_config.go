@@ -69,7 +69,9 @@ func readConfiguration(text []byte) (*configuration, error) {
 	return c, nil
 }
 
-func (c *configuration) adminAddress() string { return orWord(c.Admin.Listen, caddy.DefaultAdminListen) }
+func (c *configuration) adminAddress() string {
+	return orWord(c.Admin.Listen, caddy.DefaultAdminListen)
+}
 
 // issuerURL is the issuer's without placeholders, empty if it cannot be known.
 func (c *configuration) issuerURL() string {
