@@ -145,7 +145,9 @@ type Transactor interface {
 	// Transact runs fn with the store's only writer position and commits what
 	// it put if it returns nil; otherwise nothing has happened and fn's error
 	// is returned as it is. It returns the last revision written, or the head
-	// if fn wrote nothing. fn may run more than once.
+	// if fn wrote nothing. fn may run more than once. A log that lacks what
+	// Changes or Snapshot have shown of it is not written: ErrUnavailable
+	// until they have shown what took its place.
 	Transact(ctx context.Context, fn func(Tx) error) (Revision, error)
 }
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -42,10 +43,28 @@ func (s *Store) Changes(ctx context.Context, after keystore.Position, limit int)
 		}
 		return err
 	})
+	if errors.Is(err, keystore.ErrPositionLost) {
+		s.pool.Reset() // others may still lead to the server that was replaced
+	}
 	if err != nil {
 		return keystore.Batch{}, err
 	}
+	s.read.Store(&batch.Head)
 	return batch, nil
+}
+
+// errReplaced: what answers does not know the changes that were read, so it
+// has taken the place of what was read.
+var errReplaced = errors.New("the log is not the one that was read")
+
+// continues refuses to change a log of which less is there than was read. Its
+// revisions would seem to be applied here, and would not be.
+func (s *Store) continues(locked keystore.Position) error {
+	read := s.read.Load()
+	if read == nil || locked.Revision > read.Revision || locked == *read {
+		return nil
+	}
+	return fmt.Errorf("%w: it ends at revision %d, and was read up to %d", errReplaced, locked.Revision, read.Revision)
 }
 
 func appendChange(rows pgx.Rows, after keystore.Position, batch *keystore.Batch) error {
@@ -116,6 +135,7 @@ func (s *Store) Snapshot(ctx context.Context) (snap keystore.Snapshot, err error
 	if err != nil {
 		return keystore.Snapshot{}, err
 	}
+	s.read.Store(&snap.Head)
 	return snap, nil
 }
 

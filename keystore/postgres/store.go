@@ -16,6 +16,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -41,6 +42,8 @@ type Store struct {
 	listener places // beside the pool
 
 	logKept keystore.Revision // how many rows of the log stay
+
+	read atomic.Pointer[keystore.Position] // where the log ended when the follower last read it; nil: it has not
 
 	life      context.Context // ends when the store is closed
 	end       context.CancelFunc

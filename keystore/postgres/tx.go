@@ -48,7 +48,12 @@ func (s *Store) Transact(ctx context.Context, fn func(keystore.Tx) error) (keyst
 	}
 	defer s.writer.leave()
 	t := &tx{ctx: ctx, store: s, keys: map[keystore.KeyID]keystore.Record{}, organizations: map[string]keystore.Organization{}}
-	conn, err := s.begin(ctx, s.writer, lockHead, func(row pgx.Row) error { return t.head.scan(row) })
+	conn, err := s.begin(ctx, s.writer, lockHead, func(row pgx.Row) error {
+		if err := t.head.scan(row); err != nil {
+			return err
+		}
+		return s.continues(t.head.Position)
+	})
 	if err != nil {
 		return 0, s.failure(ctx, doing, err)
 	}
