@@ -73,6 +73,10 @@ func prepare(parsed *pgxpool.Config, c Config) {
 	// may be about to be closed, which takes its time if nobody answers.
 	parsed.MaxConns, parsed.MinConns, parsed.MinIdleConns = 2*int32(c.PoolSize), 2, 0
 	conn.DefaultQueryExecMode, conn.StatementCacheCapacity = pgx.QueryExecModeCacheStatement, 256
+	parsed.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) {
+		_ = takeWarning(conn.PgConn()) // of a commit before, if nobody has asked
+		return true, nil
+	}
 	parsed.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false } // see Store.attempt
 }
 

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/warderhq/warder/keystore"
 	"github.com/warderhq/warder/keystore/postgres/postgrestest"
 )
@@ -186,6 +189,7 @@ func TestLostAnswer(t *testing.T) {
 func TestHaltedWriter(t *testing.T) {
 	c := newDatabase(t)
 	c.timeouts = impatient
+	c.timeouts.idle = 2 * impatient.lock // so that it is still there when the other gives up
 	halted, other := openAt(t, c), openAt(t, c)
 	_, err := halted.Transact(t.Context(), func(tx keystore.Tx) error {
 		r := testKey("key_halted")
@@ -194,7 +198,7 @@ func TestHaltedWriter(t *testing.T) {
 		}
 		_, err := other.Transact(t.Context(), func(tx keystore.Tx) error { t.Error("two writers at once"); return nil })
 		outage(t, "the other, out of its turn", err)
-		time.Sleep(2 * impatient.idle)
+		time.Sleep(2 * c.timeouts.idle)
 		putKey(t, other, "key_other")
 		return nil
 	})
@@ -228,6 +232,27 @@ func TestUnreplicatedCommit(t *testing.T) {
 	outage(t, "a wait that somebody cancelled", err)
 	if !strings.Contains(err.Error(), "on this server only") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What a connection was told about one commit is not held against the next,
+// and a heartbeat that the standby may lack is not given.
+func TestWarningsAreOfOneCommit(t *testing.T) {
+	s := openAt(t, newDatabase(t))
+	putKey(t, s, "key_a")
+	warn := func(conn *pgx.Conn) { keepWarning(conn.PgConn(), &pgconn.Notice{Routine: "SyncRepWaitForLSN"}) }
+	for _, conn := range s.pool.AcquireAllIdle(t.Context()) {
+		warn(conn.Conn())
+		conn.Release()
+	}
+	putKey(t, s, "key_b")
+	err := s.ask(t.Context(), s.feed, "recording a heartbeat", func(_ context.Context, conn *pgx.Conn) error {
+		warn(conn)
+		return nil
+	})
+	outage(t, "a heartbeat on one server only", err)
+	if err := s.Beat(t.Context(), keystore.Node{ID: "n"}); err != nil {
+		t.Errorf("the next: %v", err)
 	}
 }
 

@@ -109,7 +109,10 @@ func (s *Store) attempt(ctx context.Context, fn func(context.Context, *pgx.Conn)
 		return false, err
 	}
 	defer conn.Release()
-	if err = fn(ctx, conn.Conn()); !lost(conn.Conn(), err) {
+	if err = fn(ctx, conn.Conn()); err == nil {
+		err = takeWarning(conn.Conn().PgConn())
+	}
+	if !lost(conn.Conn(), err) {
 		return false, err
 	}
 	if context.Cause(ctx) != context.Canceled { // the caller's own wish says nothing
