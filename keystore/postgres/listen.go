@@ -40,9 +40,18 @@ func (s *Store) Listen(ctx context.Context, heard func(keystore.Notice)) error {
 	case s.life.Err() != nil:
 		return s.failure(ctx, doing, errClosed)
 	default:
-		s.pool.Reset()
+		if !answered(err) {
+			s.pool.Reset()
+		}
 		return s.failure(ctx, doing, err)
 	}
+}
+
+// answered reports whether an error is what a server said: one that has no
+// place for another connection, say, is well for those that it has.
+func answered(err error) bool {
+	var answer *pgconn.PgError
+	return errors.As(err, &answer)
 }
 
 func (s *Store) listen(ctx context.Context, heard func(keystore.Notice)) error {

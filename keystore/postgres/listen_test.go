@@ -5,6 +5,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -117,5 +118,30 @@ func TestChannelsOfSchemas(t *testing.T) {
 	putKey(t, a, "key_a")
 	if n := l.next(t); len(n.Keys) != 1 || n.Keys[0] != "key_a" {
 		t.Errorf("heard %+v", n)
+	}
+}
+
+// A server that has no place for one who wants to listen is well for those who
+// have theirs.
+func TestNoPlaceToListen(t *testing.T) {
+	c := newDatabase(t)
+	s := openAt(t, c)
+	putKey(t, s, "key_a")
+	operator := session(t, c)
+	const here = "FROM pg_stat_activity WHERE datname = current_database()"
+	database := ask[string](t, operator, "SELECT current_database()")
+	for s.pool.Stat().TotalConns() < s.pool.Config().MinConns { // so that none is about to be made
+		time.Sleep(5 * time.Millisecond)
+	}
+	execute(t, operator, fmt.Sprintf("ALTER DATABASE %s CONNECTION LIMIT %d", database, ask[int](t, operator, "SELECT count(*) "+here)))
+	before := ask[[]int32](t, operator, "SELECT array_agg(pid) "+here)
+	outage(t, "a server without a place", s.Listen(t.Context(), func(keystore.Notice) {}))
+	for range 5 {
+		if _, _, err := s.Lookup(t.Context(), "key_a"); err != nil {
+			t.Errorf("a look-up beside it: %v", err)
+		}
+	}
+	if n := ask[int](t, operator, "SELECT count(*) "+here+" AND pid = ANY ($1)", before); n != len(before) {
+		t.Errorf("%d of %d connections are left", n, len(before))
 	}
 }
