@@ -18,7 +18,8 @@ const storeClock = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 // run alike.
 const mayDecide = "nodes.heartbeat + nodes.bound + nodes.bound / 10 > " + storeClock
 
-// forgottenAfter is how much longer a silent node is shown.
+// forgottenAfter is how much longer than its bound a silent node is shown, or
+// for as long as it may decide, if that is longer.
 const forgottenAfter = 24 * time.Hour
 
 const nodeColumns = "nodes.id, nodes.address, nodes.version, nodes.revision, nodes.mark, nodes.bound, nodes.heartbeat"
@@ -33,7 +34,7 @@ func nodeTargets(n *keystore.Node) []any {
 // beat counts a position only if the log holds it, and forgets who has been
 // silent for very long.
 const beat = "WITH forgotten AS (DELETE FROM nodes WHERE id = ANY (ARRAY(" +
-	"SELECT id FROM nodes WHERE heartbeat + bound + $7::bigint < " + storeClock + " AND id <> $1 FOR UPDATE SKIP LOCKED)))" +
+	"SELECT id FROM nodes WHERE heartbeat + bound + greatest($7::bigint, bound / 10) < " + storeClock + " AND id <> $1 FOR UPDATE SKIP LOCKED)))" +
 	" INSERT INTO nodes AS known (id, address, version, revision, mark, bound, registered, heartbeat)" +
 	" SELECT $1, $2, $3, coalesce(log.revision, 0), coalesce(log.mark, 0), $6, clock.now, clock.now" +
 	" FROM (SELECT " + storeClock + " AS now) AS clock LEFT JOIN log ON log.revision = $4 AND log.mark = $5" +

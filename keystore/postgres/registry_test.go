@@ -92,6 +92,9 @@ func TestNodesAreForgotten(t *testing.T) {
 	c := newDatabase(t)
 	s := openAt(t, c)
 	operator := session(t, c)
+	if err := s.Beat(t.Context(), keystore.Node{ID: "bound", Bound: 30 * 24 * time.Hour}); err != nil {
+		t.Fatal(err)
+	}
 	for _, id := range []keystore.NodeID{"a", "b", "c"} {
 		if err := s.Beat(t.Context(), keystore.Node{ID: id, Bound: time.Hour}); err != nil {
 			t.Fatal(err)
@@ -99,15 +102,19 @@ func TestNodesAreForgotten(t *testing.T) {
 	}
 	const day, hour = 24 * 3600e6, 3600e6
 	execute(t, operator, "UPDATE nodes SET heartbeat = heartbeat - $1 WHERE id <> 'c'", int64(day+hour+1))
+	execute(t, operator, "UPDATE nodes SET heartbeat = heartbeat - $1 WHERE id = 'bound'", int64(31*day)) // a tenth of it is three days
 	execute(t, operator, "UPDATE nodes SET heartbeat = heartbeat - $1 WHERE id = 'c'", int64(day+hour-60e6))
 	if err := s.Beat(t.Context(), keystore.Node{ID: "b", Bound: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	roll, err := s.Roll(t.Context())
-	if err != nil || len(roll.Nodes) != 2 || roll.Nodes[0].ID != "b" || roll.Nodes[1].ID != "c" {
-		t.Errorf("%+v %v", roll, err)
+	if err != nil || len(roll.Nodes) != 3 || roll.Nodes[0].ID != "bound" || roll.Nodes[1].ID != "b" || roll.Nodes[2].ID != "c" {
+		t.Fatalf("%+v %v", roll, err)
 	}
-	if got := roll.Nodes[0].Heartbeat; roll.Now-got > 60e6 {
+	if !roll.Nodes[0].Pending(1, roll.Now) {
+		t.Error("who may still decide is not waited for")
+	}
+	if got := roll.Nodes[1].Heartbeat; roll.Now-got > 60e6 {
 		t.Errorf("its heartbeat is %d µs old", roll.Now-got)
 	}
 }
