@@ -21,7 +21,7 @@ type Rotation struct {
 type RotationConfig struct {
 	Keyring  *Keyring
 	Store    keystore.Transactor
-	Follower Awaiter
+	Follower WakingAwaiter
 	// Failed, if not nil, is told why a planned step failed. It is tried again.
 	Failed func(error)
 }
@@ -250,6 +250,7 @@ func (r *Rotation) change(ctx context.Context, by keystore.Attribution, rule fun
 		return audit(tx, by, old, next)
 	})
 	if err != nil {
+		r.cfg.Follower.Wake() // it may have been committed all the same: the answer got lost
 		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)

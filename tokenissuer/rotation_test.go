@@ -1,6 +1,7 @@
 package tokenissuer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -263,6 +264,34 @@ func TestAnswerAwaitsTheFeed(t *testing.T) {
 type awaiterFunc func(context.Context, keystore.Revision) error
 
 func (f awaiterFunc) Await(ctx context.Context, r keystore.Revision) error { return f(ctx, r) }
+func (awaiterFunc) Wake()                                                  {}
+
+// lostAnswers commits and then fails, as a connection does that breaks between.
+type lostAnswers struct{ *memoryStore }
+
+func (s lostAnswers) Transact(ctx context.Context, fn func(keystore.Tx) error) (keystore.Revision, error) {
+	_, err := s.memoryStore.Transact(ctx, fn)
+	return 0, cmp.Or(err, keystore.ErrUnavailable)
+}
+
+// What was committed is in force, though who asked for it was told that it
+// failed, and though nothing else makes this node look.
+func TestLostAnswerOfARotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(context.Background())
+		n := newNode(t, ctx, newMemoryStore(), keystore.NewStoreSecret(), nodeOptions{memo: -1, now: time.Now()})
+		issuer := n.issuer(t, IssuerConfig{})
+		token := mint(t, issuer, testPrincipal("a"), time.Now())
+		n.store.followers = nil
+		n.rotation.cfg.Store = lostAnswers{n.store}
+		_, err := n.rotation.RotateEmergency(ctx, operator, time.Now())
+		wantError(t, "emergency", err, keystore.ErrUnavailable)
+		synctest.Wait()
+		_, err = issuer.Verify(token, time.Now())
+		wantError(t, "a token from before", err, keystore.ErrInvalid)
+		cancel()
+	})
+}
 
 // Two nodes find the same rotation due: one swaps, the other sees it.
 func TestTwoNodesRace(t *testing.T) {
