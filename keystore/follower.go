@@ -74,6 +74,10 @@ type Progress struct {
 	Applied Position  // everything up to here was applied
 	Head    Position  // of the log, when it was last read
 	Fresh   time.Time // when the last complete due round began; zero: none yet
+
+	// When another log was last found in the place of the one that was
+	// followed; zero: never.
+	Replaced time.Time
 }
 
 // Rounds counts what a follower did since it was made.
@@ -344,6 +348,7 @@ func (f *Follower) apply(batch Batch) error {
 // lose ends all trust, and tells of it once until something was loaded.
 func (f *Follower) lose() {
 	f.config.Lease.Suspend()
+	f.noteReplaced(time.Now())
 	if f.lost {
 		return
 	}
@@ -429,6 +434,12 @@ func (f *Follower) movement() (Position, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.progress.Applied, f.moved
+}
+
+func (f *Follower) noteReplaced(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.progress.Replaced = now
 }
 
 func (f *Follower) see(head Position) {

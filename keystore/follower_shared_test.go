@@ -456,3 +456,42 @@ func TestProgress(t *testing.T) {
 		}
 	})
 }
+
+// TestRegistryThatLacksNodes: with a log that took the place of another came a
+// registry that may not know who registered last. As long as such a node may
+// decide, nobody is told that all have seen a change.
+func TestRegistryThatLacksNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := newFaultRegistry()
+		n := newNodeOf(t, registry)
+		n.run(t)
+		nodes := NewNodes(NodesConfig{Self: n.presence.self, Follower: n.follower, Registry: registry, Notifier: registry})
+		await := func() ([]NodeID, error) {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			return nodes.Await(ctx, n.follower.Applied().Revision)
+		}
+		if pending, err := await(); len(pending) != 0 || err != nil {
+			t.Fatalf("before: %v %v", pending, err)
+		}
+		n.storedKey(t, "lost")
+		n.follower.Wake()
+		synctest.Wait()
+		registry.store.restore(registry.store.head().Revision - 1)
+		n.follower.Wake()
+		synctest.Wait()
+		if n.follower.Rounds().Lost != 1 {
+			t.Fatal("it has not found out")
+		}
+		for _, after := range []time.Duration{0, fresh.Bound()} {
+			time.Sleep(after)
+			if pending, err := await(); len(pending) != 0 || !errors.Is(err, ErrUnavailable) {
+				t.Errorf("%s after the log was replaced: %v %v", after, pending, err)
+			}
+		}
+		time.Sleep(fresh.Bound() / 10)
+		if pending, err := await(); len(pending) != 0 || err != nil {
+			t.Errorf("later: %v %v", pending, err)
+		}
+	})
+}

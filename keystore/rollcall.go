@@ -3,6 +3,7 @@ package keystore
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 )
@@ -62,7 +63,9 @@ func NewNodes(c NodesConfig) *Nodes { return &Nodes{config: c} }
 // without it. That the registry cannot be read does not end the wait: then
 // pending is as of the last time that it could. If it never could, nobody
 // knows who is pending, and the error is ErrUnavailable. ErrPositionLost if
-// the log does not reach r any more: the store has lost the change.
+// the log does not reach r any more: the store has lost the change. After the
+// log was replaced the registry may lack nodes, so that for a while nobody
+// knows either.
 func (n *Nodes) Await(ctx context.Context, r Revision) (pending []NodeID, err error) {
 	if n.config.Registry == nil {
 		return n.awaitSelf(ctx, r), nil
@@ -76,7 +79,9 @@ func (n *Nodes) Await(ctx context.Context, r Revision) (pending []NodeID, err er
 		case lookErr == nil:
 			read, err = true, nil
 			if pending = n.pending(seen.roll, r); len(pending) == 0 {
-				return nil, nil
+				if err = n.complete(seen.roll, time.Now()); err == nil {
+					return nil, nil
+				}
 			}
 		case !read:
 			err = unavailable(lookErr)
@@ -132,6 +137,22 @@ func (n *Nodes) pending(roll Roll, r Revision) (pending []NodeID) {
 		}
 	}
 	return pending
+}
+
+// complete reports why the registry may lack a node that still decides. With a
+// log that took the place of another came a registry that may not know who
+// registered last. All that it does not know had their last heartbeat before
+// this node found out, and a bound like that of others.
+func (n *Nodes) complete(roll Roll, now time.Time) error {
+	replaced := n.config.Follower.Progress().Replaced
+	silent := Node{Heartbeat: InstantOf(replaced)}
+	for _, node := range roll.Nodes {
+		silent.Bound = max(silent.Bound, node.Bound)
+	}
+	if !replaced.IsZero() && silent.Pending(math.MaxInt64, silent.Heartbeat+microseconds(now.Sub(replaced))) {
+		return fmt.Errorf("the log was replaced, and the registry may not know all nodes yet: %w", ErrUnavailable)
+	}
+	return nil
 }
 
 func (n *Nodes) report(roll Roll) NodeReport {
