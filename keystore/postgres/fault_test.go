@@ -189,8 +189,10 @@ func TestLostAnswer(t *testing.T) {
 func TestHaltedWriter(t *testing.T) {
 	c := newDatabase(t)
 	c.timeouts = impatient
-	c.timeouts.idle = 2 * impatient.lock // so that it is still there when the other gives up
-	halted, other := openAt(t, c), openAt(t, c)
+	c.timeouts.idle = 3 * time.Second // much longer than the other waits for its turn
+	halted := openAt(t, c)
+	c.timeouts.lock = 200 * time.Millisecond
+	other := openAt(t, c)
 	_, err := halted.Transact(t.Context(), func(tx keystore.Tx) error {
 		r := testKey("key_halted")
 		if err := tx.PutKey(&r); err != nil {
@@ -198,8 +200,7 @@ func TestHaltedWriter(t *testing.T) {
 		}
 		_, err := other.Transact(t.Context(), func(tx keystore.Tx) error { t.Error("two writers at once"); return nil })
 		outage(t, "the other, out of its turn", err)
-		time.Sleep(2 * c.timeouts.idle)
-		putKey(t, other, "key_other")
+		recovers(t, other)
 		return nil
 	})
 	outage(t, "the halted one", err)

@@ -3,6 +3,7 @@
 package postgres
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/warderhq/warder/keystore"
@@ -12,9 +13,13 @@ import (
 
 const keptInTests = 50
 
+// A schema for each store: a database takes a server many times as long.
 func TestConformance(t *testing.T) {
+	database, schemas := newDatabase(t), 0
 	storetest.Run(t, storetest.Harness{LogKept: keptInTests, Shared: true, Open: func(t *testing.T) (keystore.Store, func() keystore.Store) {
-		c := newDatabase(t)
+		c := database
+		schemas++
+		c.Schema = fmt.Sprintf("store_%d", schemas)
 		return openAt(t, c), func() keystore.Store { return openAt(t, c) }
 	}})
 }
