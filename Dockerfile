@@ -35,6 +35,7 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8080 8082
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=10s --start-period=10s CMD ["warder", "health"]
+# A second process within the container's limits: see docs/deploy.md.
+HEALTHCHECK --interval=30s --timeout=20s --start-period=10s CMD ["warder", "health"]
 ENTRYPOINT ["warder"]
 CMD ["run", "--config", "/etc/warder/Caddyfile"]

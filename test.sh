@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs everything there is to test. It installs what it needs (a C compiler
-# for the race detector, PostgreSQL), leaves nothing running, and compiles Caddy
-# twice: once plain, once with the race detector.
+# for the race detector, PostgreSQL, buildah), leaves nothing running, and
+# compiles Caddy twice: once plain, once with the race detector.
 #
 #   ./test.sh                 everything
 #   FUZZTIME=60s              how long each fuzz target runs (default 5s)
@@ -21,6 +21,8 @@ if ! command -v go >/dev/null; then
 fi
 missing=()
 command -v "${CC:-gcc}" >/dev/null || missing+=(gcc libc6-dev)
+command -v buildah >/dev/null || missing+=(buildah)
+command -v strip >/dev/null || missing+=(binutils)
 command -v initdb /usr/lib/postgresql/*/bin/initdb >/dev/null || missing+=(postgresql)
 if [ ${#missing[@]} -gt 0 ]; then
 	step "installing ${missing[*]}"
@@ -67,8 +69,8 @@ CGO_ENABLED=1 go test -race -timeout 15m $(go list ./... | grep -v /clustertest)
 step "several nodes: ${CYCLES:=6} revocations of each kind, faults for ${FAULTS:=3m}"
 CGO_ENABLED=0 go test -count=1 -timeout 24h -v ./clustertest -cycles "$CYCLES" -faults "$FAULTS" | grep -v '^=== '
 
-# Its own module, for Prometheus's sake, which judges the alerts and the dashboard.
-step "dashboard and alerts"
+# Its own module, for the sake of the programs that read these files.
+step "dashboard, alerts and manifests"
 (cd deploy && CGO_ENABLED=0 go vet . && CGO_ENABLED=0 go test -count=1 .)
 
 # The race detector is too slow for the million of made-up keys, the hundred
@@ -91,5 +93,7 @@ for program in node npm npx; do
 	fi
 done
 CGO_ENABLED=1 go test -race -count=1 -v -run '^TestDocumentIsLinted$' ./managementapi | grep SKIPPED >&2 || true
+command -v systemd-analyze >/dev/null || printf '\nSKIPPED: systemd-analyze is missing, so that warder.service was NOT analysed\n' >&2
+[ "$(id -u)" = 0 ] || printf '\nSKIPPED: this is not root, so that the image was NOT built and run\n' >&2
 
 step "done"

@@ -123,11 +123,34 @@ func TestImage(t *testing.T) {
 	if !slices.Equal(c.Healthcheck.Test, []string{"CMD", "warder", "health"}) || c.StopSignal != "SIGTERM" || len(c.Volumes) != 1 || c.WorkingDir != "/data" {
 		t.Errorf("the image's configuration: %+v", c)
 	}
+	t.Run("source", m.testSource)
 	t.Run("buildah", m.testBuildah)
 	t.Run("read-only", m.testReadOnly)
 	t.Run("drains", m.testDrains)
 	if got := m.files(); !slices.Equal(got, want) {
 		t.Errorf("after all, the image holds %q, want %q", got, want)
+	}
+}
+
+// testSource: what the Dockerfile's first stage is given is all that the program
+// takes, and is not more.
+func (m *image) testSource(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "Dockerfile")
+	if err := os.WriteFile(file, []byte("FROM scratch\nCOPY . /\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.buildah("build", "--isolation", "chroot", "--file", file, "--tag", "source", "../..")
+	source := m.buildah("mount", m.buildah("from", "--name", "source-test", "source"))
+	list := exec.Command("go", "list", "-deps", "./cmd/warder") // fails if a file is missing
+	list.Dir = source
+	list.Env = append(os.Environ(), "CGO_ENABLED=0", "GOPROXY=off", "GOWORK=off")
+	if out, err := list.CombinedOutput(); err != nil {
+		t.Errorf("go list: %v\n%s", err, out)
+	}
+	for _, unwanted := range []string{".git", "README.md", "data", "deploy/compose.yaml", "cmd/warder/container_linux_test.go"} {
+		if _, err := os.Stat(filepath.Join(source, unwanted)); err == nil {
+			t.Errorf("%s is given to the build", unwanted)
+		}
 	}
 }
 

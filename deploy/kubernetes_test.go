@@ -1,7 +1,4 @@
-// Package schematest holds what deploy/ gives to other programs to the schemas
-// of those programs. It is a module of its own, so that Warder does not depend
-// on them.
-package schematest
+package deploy
 
 import (
 	"fmt"
@@ -34,7 +31,7 @@ type variant struct {
 
 func build(t *testing.T, name string) *variant {
 	t.Helper()
-	made, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "../kubernetes/"+name)
+	made, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "kubernetes/"+name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,11 +126,9 @@ func checkSidecar(t *testing.T, v *variant) {
 	if !maps.Equal(ports, map[string]int32{"http": 8080, "status": 8082}) {
 		t.Errorf("its ports: %v", ports)
 	}
-	for path, probe := range map[string]*corev1.Probe{"/healthz": warder.LivenessProbe, "/readyz": warder.ReadinessProbe, "/healthz ": warder.StartupProbe} {
-		if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Port.StrVal != "status" || path[:7] != probe.HTTPGet.Path[:7] {
-			t.Errorf("the probe of %s: %+v", path, probe)
-		}
-	}
+	checkProbe(t, warder.StartupProbe, "/healthz")
+	checkProbe(t, warder.LivenessProbe, "/healthz")
+	checkProbe(t, warder.ReadinessProbe, "/readyz")
 	if limits := warder.Resources.Limits; limits.Memory().Value() != 64<<20 || limits.Cpu().MilliValue() != 250 {
 		t.Errorf("its limits: %v", limits)
 	}
@@ -143,6 +138,13 @@ func checkSidecar(t *testing.T, v *variant) {
 	checkReached(t, v)
 	if len(pod.Containers[0].Ports) > 0 {
 		t.Error("the API behind has a port")
+	}
+}
+
+func checkProbe(t *testing.T, probe *corev1.Probe, path string) {
+	t.Helper()
+	if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != path || probe.HTTPGet.Port.StrVal != "status" {
+		t.Errorf("the probe for %s: %+v", path, probe)
 	}
 }
 

@@ -1,4 +1,4 @@
-package schematest
+package deploy
 
 import (
 	"os"
@@ -12,7 +12,7 @@ import (
 
 func loadCompose(t *testing.T) *types.Project {
 	t.Helper()
-	options, err := cli.NewProjectOptions([]string{"../compose.yaml"}, cli.WithConsistency(true))
+	options, err := cli.NewProjectOptions([]string{"compose.yaml"}, cli.WithConsistency(true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestCompose(t *testing.T) {
 			}
 		}
 	}
-	if grace, err := warder.Environment.Resolve(os.LookupEnv)["WARDER_GRACE_PERIOD"], error(nil); grace == nil || err != nil || warder.StopGracePeriod == nil {
+	if grace := warder.Environment["WARDER_GRACE_PERIOD"]; grace == nil || warder.StopGracePeriod == nil {
 		t.Error("nothing is said of a grace period")
 	}
 }
