@@ -81,7 +81,6 @@ func missing(err error, what string) error {
 	return err
 }
 
-
 // takeClosed takes a database that is there, and that no process has open. It
 // returns its canonical name.
 func takeClosed(path string) (string, *fileLock, error) {
