@@ -35,7 +35,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 work=$(mktemp -d)
-trap 'kill ${nodes:-} 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill ${nodes:-} 2>/dev/null || true; rm -rf "$work"' EXIT
 
 step "format"
 unformatted=$(gofmt -l $(git ls-files '*.go'))
