@@ -84,6 +84,7 @@ type Trace struct {
 // nothing.
 func (t *Trace) At(c Check) bool { return t == nil || t.note(c) }
 
+//go:noinline // so that At is: it is all that a request pays
 func (t *Trace) note(c Check) bool {
 	if slices.Contains(t.Waived, c) {
 		return false
@@ -113,9 +114,12 @@ func (t *Trace) found(r *Record) {
 // through notes the checks from first to last, made together, up to the one
 // that err comes from.
 func (t *Trace) through(first, last Check, err error) {
-	if t == nil {
-		return
+	if t != nil {
+		t.noteThrough(first, last, err)
 	}
+}
+
+func (t *Trace) noteThrough(first, last Check, err error) {
 	refused := checkOf(err)
 	for c := first; c <= last; c++ {
 		if t.note(c); c == refused {
