@@ -477,7 +477,7 @@ func TestRegistryThatLacksNodes(t *testing.T) {
 		n.storedKey(t, "lost")
 		n.follower.Wake()
 		synctest.Wait()
-		registry.store.restore(registry.store.head().Revision - 1)
+		registry.store.restore(registry.store.headPosition().Revision - 1)
 		n.follower.Wake()
 		synctest.Wait()
 		if n.follower.Rounds().Lost != 1 {
