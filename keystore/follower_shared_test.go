@@ -474,7 +474,8 @@ func TestRegistryThatLacksNodes(t *testing.T) {
 		if pending, err := await(); len(pending) != 0 || err != nil {
 			t.Fatalf("before: %v %v", pending, err)
 		}
-		n.storedKey(t, "lost")
+		lost, _ := n.newKey("lost")
+		n.store.put(t, &lost)
 		n.follower.Wake()
 		synctest.Wait()
 		registry.store.restore(registry.store.headPosition().Revision - 1)
