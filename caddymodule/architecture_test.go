@@ -26,6 +26,8 @@ var arrows = map[string][]string{
 	"keystore/sqlite":                   {"keystore"},
 	"keystore/postgres":                 {"keystore"},
 	"keystore/storetest":                {"keystore"},
+	"bench":                             nil,
+	"bench/caddy":                       nil,
 
 	"keystore/postgres/postgrestest":              nil,
 	"keystore/postgres/postgrestest/postgresonce": {"keystore/postgres/postgrestest"},
@@ -35,7 +37,7 @@ const caddyPrefix = "github.com/caddyserver/"
 
 // confined are dependencies that stay behind one door.
 var confined = map[string][]string{
-	caddyPrefix:                      {"caddymodule", "cmd/warder"}, // of tests, too: they take minutes to compile
+	caddyPrefix:                      {"caddymodule", "cmd/warder", "bench/caddy"}, // of tests, too: they take minutes to compile
 	"github.com/lestrrat-go/":        {"tokenissuer"},
 	"github.com/dgraph-io/ristretto": {"tokenissuer"},
 	"modernc.org/":                   {"keystore/sqlite"},
@@ -45,7 +47,7 @@ var confined = map[string][]string{
 	"github.com/prometheus/":         {"caddymodule"},
 	"go.opentelemetry.io/":           {"caddymodule"},
 	"github.com/spf13/cobra":         {"caddymodule"},
-	"net/http":                       {"caddymodule", "cmd/warder", "managementapi", "managementapi/dialect", "managementapi/dialect/dialecttest", "tokenissuer"},
+	"net/http":                       {"bench", "caddymodule", "cmd/warder", "managementapi", "managementapi/dialect", "managementapi/dialect/dialecttest", "tokenissuer"},
 	"testing":                        {"keystore/postgres/postgrestest", "keystore/storetest", "managementapi/dialect/dialecttest"},
 
 	// Clients that others use, and what judges the OpenAPI document.

@@ -1,0 +1,16 @@
+-- Sends every token of a file once. After the last one it sends none, which is
+-- refused, and seen in what wrk counts.
+local tokens
+
+function init(args)
+	tokens = io.lines(args[1])
+end
+
+function request()
+	local token = tokens and tokens()
+	if not token then
+		tokens = nil
+		return wrk.format("GET", nil, {})
+	end
+	return wrk.format("GET", nil, { ["Authorization"] = "Bearer " .. token })
+end
