@@ -45,6 +45,8 @@ type engine struct {
 	readiness   *keystore.Readiness
 	watch       *watch
 
+	failureTold time.Time // when the follower's failure was told last; its goroutine's own
+
 	mu      sync.Mutex // guards running and master
 	running []*App     // configurations that have started, the newest last
 	// The configured key that the store is known to be sealed under; zero: a
@@ -197,8 +199,17 @@ func newSelf() keystore.Node {
 // configuration that opened it, and that configuration's logs.
 func engineLogger() *zap.Logger { return caddy.Log().Named("warder") }
 
+// failureInterval is between two lines of a failure that lasts, which comes
+// several times a second.
+const failureInterval = 10 * time.Second
+
 func (e *engine) followingFailed(err error) {
 	e.metrics.followerErrors.Inc()
+	now := time.Now()
+	if now.Sub(e.failureTold) < failureInterval {
+		return
+	}
+	e.failureTold = now
 	engineLogger().Error("following the change log failed; trying again", zap.Error(err))
 }
 
