@@ -71,7 +71,7 @@ func (s *Store) start(ctx context.Context, genesis keystore.Genesis) error {
 		return refusal(ctx, "opening", s.name, err)
 	}
 	defer conn.Release()
-	if err := suits(ctx, conn.Conn()); err != nil {
+	if err := suits(ctx, conn.Conn(), s.config); err != nil {
 		return refusal(ctx, "opening", s.name, err)
 	}
 	if err := migrate(ctx, conn.Conn(), s.config, migrations, genesis); err != nil {
@@ -83,14 +83,20 @@ func (s *Store) start(ctx context.Context, genesis keystore.Genesis) error {
 	return nil
 }
 
-// suits refuses a server or a database that cannot hold a store.
-func suits(ctx context.Context, conn *pgx.Conn) error {
+// suits refuses a server or a database that cannot hold a store, and a pooler
+// that lets the settings of a connection fall.
+func suits(ctx context.Context, conn *pgx.Conn, c Config) error {
 	var version int
 	var name, encoding string
-	err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::integer, current_setting('server_version'), current_setting('server_encoding')`,
-		pgx.QueryExecModeExec).Scan(&version, &name, &encoding)
+	var kept bool
+	err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::integer, current_setting('server_version'), current_setting('server_encoding'),
+		current_setting('search_path') = $1 AND '0' NOT IN (current_setting('statement_timeout'), current_setting('lock_timeout'))`,
+		pgx.QueryExecModeExec, settings(c)["search_path"]).Scan(&version, &name, &encoding, &kept)
 	if err != nil {
 		return err
+	}
+	if !kept {
+		return fmt.Errorf("%w: search_path and time-outs of the connection are not those that it began with; a pooler between has to leave them, or not to be there", errUnsuitable)
 	}
 	return suitable(version, name, encoding)
 }

@@ -268,3 +268,28 @@ func TestSecretRow(t *testing.T) {
 		t.Errorf("after opening again: %+v %v", got, err)
 	}
 }
+
+// A pooler that was told to ignore settings would have tables end up in
+// another schema, and nothing end what hangs.
+func TestLostSettings(t *testing.T) {
+	c, err := newDatabase(t).completed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, setting := range []string{"search_path", "statement_timeout", "lock_timeout"} {
+		parsed, err := parse(c.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		prepare(parsed, c)
+		delete(parsed.ConnConfig.RuntimeParams, setting)
+		conn, err := pgx.ConnectConfig(t.Context(), parsed.ConnConfig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := suits(t.Context(), conn, c); !errors.Is(err, errUnsuitable) {
+			t.Errorf("without %s: %v", setting, err)
+		}
+		closeListener(conn)
+	}
+}
