@@ -37,7 +37,7 @@ func Examine(ctx context.Context, c Config) (keystore.Examination, error) {
 
 func examine(ctx context.Context, conn *pgx.Conn, c Config) (out keystore.Examination, err error) {
 	out.Known = schemaVersion
-	if err := suits(ctx, conn); err != nil {
+	if err := suits(ctx, conn, c); err != nil {
 		return out, err
 	}
 	if out.Clock, err = clockAhead(ctx, conn); err != nil {
