@@ -14,9 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
-	"sigs.k8s.io/yaml"
 )
 
 // A variant is what one kustomization makes, decoded without a field too many.
@@ -37,7 +37,7 @@ func build(t *testing.T, name string) *variant {
 	}
 	v := new(variant)
 	for _, resource := range made.Resources() {
-		text, err := resource.AsYAML()
+		text, err := resource.MarshalJSON()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,8 +49,8 @@ func build(t *testing.T, name string) *variant {
 		if !ok {
 			t.Fatalf("a %s is not known here:\n%s", resource.GetKind(), text)
 		}
-		if err := yaml.UnmarshalStrict(text, into); err != nil {
-			t.Fatalf("%v\n%s", err, text)
+		if strict, err := json.UnmarshalStrict(text, into); err != nil || len(strict) > 0 {
+			t.Fatalf("%v %v\n%s", err, strict, text)
 		}
 	}
 	return v

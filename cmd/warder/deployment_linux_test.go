@@ -234,6 +234,9 @@ func newSlowAPI(t *testing.T) *slowAPI {
 	return a
 }
 
+// held is for how long a request is being answered when its server is stopped.
+const held = time.Second
+
 func (d *deployment) checkDrains(v *server, pid int, behind *slowAPI) {
 	d.t.Helper()
 	made := d.warder("keys", "create", "--name", "drain", "--format", "env")
@@ -255,6 +258,10 @@ func (d *deployment) checkDrains(v *server, pid int, behind *slowAPI) {
 	}
 	if !v.awaitLog("byeee") {
 		d.t.Fatalf("it does not stop:\n%s", v.log)
+	}
+	time.Sleep(held) // a process that does not wait has ended by then
+	if _, err := d.knock(""); err == nil {
+		d.t.Error("it takes new requests")
 	}
 	close(behind.leave)
 	<-answered

@@ -134,7 +134,8 @@ func residentMemory(t *testing.T, pid int) string {
 	return strings.Join(said, "\n")
 }
 
-// listeningPorts are the TCP ports on which a process listens.
+// listeningPorts are the TCP ports on which a process listens: true for those
+// that other machines reach.
 func listeningPorts(t *testing.T, pid int) map[int]bool {
 	t.Helper()
 	sockets := map[string]bool{}
@@ -148,6 +149,7 @@ func listeningPorts(t *testing.T, pid int) map[int]bool {
 			sockets[strings.TrimSuffix(inode, "]")] = true
 		}
 	}
+	const listening, loopback = "0A", "0100007F" // 127.0.0.1
 	ports := map[int]bool{}
 	for _, table := range []string{"tcp", "tcp6"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
@@ -155,17 +157,16 @@ func listeningPorts(t *testing.T, pid int) map[int]bool {
 			continue // a kernel without IPv6
 		}
 		for line := range strings.Lines(string(text)) {
-			const listening = "0A"
 			field := strings.Fields(line)
 			if len(field) < 10 || field[3] != listening || !sockets[field[9]] {
 				continue
 			}
-			_, hex, _ := strings.Cut(field[1], ":")
+			address, hex, _ := strings.Cut(field[1], ":")
 			port, err := strconv.ParseInt(hex, 16, 32)
 			if err != nil {
 				t.Fatal(err)
 			}
-			ports[int(port)] = true
+			ports[int(port)] = address != loopback
 		}
 	}
 	if len(ports) == 0 {

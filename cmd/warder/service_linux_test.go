@@ -64,6 +64,9 @@ func TestServiceNotifies(t *testing.T) {
 	v := d.launch()
 	awaitNotice(t, socket, "READY=1")
 	d.awaitReady(v)
+	if reached := listeningPorts(t, v.cmd.Process.Pid); !reached[d.gate] || reached[d.status] {
+		t.Errorf("other machines reach %v, gate %d, status %d", reached, d.gate, d.status)
+	}
 	reload := strings.NewReplacer("/usr/bin/warder", "./warder", "/etc/warder/Caddyfile", "Caddyfile").Replace(unitValues(t, "ExecReload")[0])
 	if done := d.run("bash", "-c", reload); done.code != 0 {
 		t.Errorf("%s: %d %s", reload, done.code, done.stderr)
