@@ -20,6 +20,7 @@ import (
 type image struct {
 	t     *testing.T
 	store string // where buildah keeps everything
+	temp  string // and what it needs for a moment
 	work  string // the name of the working container
 	root  string // its files
 
@@ -41,7 +42,7 @@ func newImage(t *testing.T) *image {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED: the image is not built: chroot isolation takes root")
 	}
-	m := &image{t: t, store: t.TempDir()}
+	m := &image{t: t, store: t.TempDir(), temp: t.TempDir()}
 	built := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(built, "out", "data"), 0o755); err != nil {
 		t.Fatal(err)
@@ -73,6 +74,7 @@ func (m *image) arguments(args ...string) []string {
 func (m *image) buildah(args ...string) string {
 	m.t.Helper()
 	cmd := exec.Command("buildah", m.arguments(args...)...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+m.temp)
 	var said strings.Builder
 	cmd.Stderr = &said
 	out, err := cmd.Output()
@@ -198,7 +200,8 @@ func (d *deployment) startDemoOutside(t *testing.T) {
 // testBuildah runs the container with buildah.
 func (m *image) testBuildah(t *testing.T) {
 	d := m.newContainer(t, func(d *deployment) []string {
-		args := []string{"buildah"}
+		// Processes of its own, which end with the first of them, however that ends.
+		args := []string{"unshare", "--pid", "--fork", "--kill-child", "env", "TMPDIR=" + m.temp, "buildah"}
 		args = append(args, m.arguments("run", "--isolation", "chroot", "--volume", d.path("data")+":/data")...)
 		for _, variable := range d.places() {
 			args = append(args, "--env", variable)
