@@ -259,13 +259,13 @@ func TestPlaces(t *testing.T) {
 // A list that is given up is interrupted, and its connection does no harm after.
 func TestInterruptedList(t *testing.T) {
 	s := openAt(t, filepath.Join(t.TempDir(), "warder.db"))
-	_, err := s.writes.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)
+	_, err := s.writes.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000)
 		INSERT INTO keys SELECT i, 'key_' || i, 'default', '', 1, 1, i, x'', 0, '', x'', 0, 0, 0, 0, 0, '', '', 1, '', '', '' FROM n`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Microsecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Millisecond) // of some hundred that it would take
 		_, err := s.List(ctx, keystore.Query{State: keystore.StateBlocked, Now: time.Now(), Limit: 1})
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, keystore.ErrUnavailable) {

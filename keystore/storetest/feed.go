@@ -205,12 +205,14 @@ func concurrency(t *testing.T, h Harness) {
 func manyWriters(b *bench) {
 	const writers, each = 8, 12
 	from := b.head()
+	unread := make(chan struct{}, 2*writers) // no more than the shortest log keeps: a slow reader is not what this is about
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	seen := map[keystore.Revision]bool{} // acknowledged
 	for w := range writers {
 		group.Go(func() {
 			for n := range each {
+				unread <- struct{}{}
 				r := key(fmt.Sprintf("w%dn%d", w, n))
 				revision, err := b.store.Transact(b.Context(), func(tx keystore.Tx) error { r.Number = 0; return tx.PutKey(&r) })
 				if err != nil || revision != r.Revision {
@@ -233,6 +235,7 @@ func manyWriters(b *bench) {
 				b.Fatalf("revision %d follows %d", c.Revision, at.Revision)
 			}
 			at, met = c.Position, met+1
+			<-unread
 		}
 		if b.Failed() || time.Now().After(deadline) {
 			b.Fatalf("the follower met %d of %d changes", met, writers*each)
