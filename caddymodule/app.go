@@ -293,17 +293,16 @@ func (a *App) Stop() error {
 }
 
 // Cleanup releases what Provision acquired; the last one closes the store. By
-// then nothing of this configuration decides any more.
+// then nothing of this configuration decides any more. Caddy calls it once, and
+// it writes no field: an event that is under way copies them all.
 func (a *App) Cleanup() error {
 	if a.withdraw != nil {
 		a.withdraw()
-		a.withdraw = nil
 	}
 	if a.pooled == "" {
 		return nil
 	}
 	_, err := engines.Delete(a.pooled)
-	a.pooled = ""
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -195,13 +196,12 @@ func TestManyWaitersShareTheirLooks(t *testing.T) {
 		registry := newFaultRegistry()
 		a := newNodeOf(t, registry)
 		registry.put(Node{ID: "nod_b", Bound: time.Hour, Heartbeat: registry.now()})
-		atOnce, most := 0, 0
+		var atOnce, most atomic.Int32
 		registry.hook(func(h *registryHooks) {
 			h.roll = func(context.Context) error {
-				atOnce++
-				most = max(most, atOnce)
+				most.Store(max(most.Load(), atOnce.Add(1)))
 				time.Sleep(10 * time.Millisecond)
-				atOnce--
+				atOnce.Add(-1)
 				return nil
 			}
 		})
@@ -218,8 +218,8 @@ func TestManyWaitersShareTheirLooks(t *testing.T) {
 		}
 		waiters.Wait()
 		// 1.5 s of looks that take 10 ms, and as long in between
-		if rolls, asks, _ := registry.counted(); most != 1 || rolls > 80 || asks > rolls {
-			t.Errorf("%d looks, %d at once, %d requests for heartbeats", rolls, most, asks)
+		if rolls, asks, _ := registry.counted(); most.Load() != 1 || rolls > 80 || asks > rolls {
+			t.Errorf("%d looks, %d at once, %d requests for heartbeats", rolls, most.Load(), asks)
 		}
 		time.Sleep(time.Second)
 		if rolls, _, _ := registry.counted(); rolls > 80 {
