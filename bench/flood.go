@@ -40,7 +40,7 @@ func (b *bench) measureFlood() (f flooded, err error) {
 	if _, err := b.ownerBeside(r, crowd); err != nil { // pools and buffers are filled
 		return f, err
 	}
-	if f.alone, err = b.ownerAlone(r, crowd.duration); err != nil {
+	if f.alone, err = b.owner(r, crowd.duration); err != nil {
 		return f, err
 	}
 	if f.crowd, err = b.ownerBeside(r, crowd); err != nil {
@@ -56,7 +56,7 @@ func (b *bench) measureFlood() (f flooded, err error) {
 		return f, err
 	}
 	f.keys = madeUp.requests
-	f.after, err = b.ownerAlone(r, crowd.duration)
+	f.after, err = b.owner(r, crowd.duration)
 	return f, err
 }
 
@@ -73,6 +73,7 @@ func (r *running) madeUpRequests(l load) func(connection, n int) []byte {
 	}
 }
 
+// owner asks with a good key for a while.
 func (b *bench) owner(r *running, d time.Duration) (spread, error) {
 	text := r.request(r.header)
 	a, err := load{
@@ -87,8 +88,6 @@ func (b *bench) owner(r *running, d time.Duration) (spread, error) {
 	}
 	return tailByPart(a, d, b.rounds), nil
 }
-
-func (b *bench) ownerAlone(r *running, d time.Duration) (spread, error) { return b.owner(r, d) }
 
 // ownerBeside measures the owner for as long as a load lasts.
 func (b *bench) ownerBeside(r *running, others load) (s spread, err error) {

@@ -35,7 +35,7 @@ type bench struct {
 	keys    int
 	flooded int
 	most    int    // pairs to compare; 0: all
-	gogc    string // of every server of a comparison that is written in Go
+	gogc    string // of every server of a comparison that is written in Go, so that none has it easier
 
 	upstream int // the port of the API behind
 }

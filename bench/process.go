@@ -41,7 +41,11 @@ func start(name, dir string, port int, argv []string, env ...string) (*process, 
 	defer out.Close()
 	p.cmd = pinned(serverCore, argv)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}, env...)
+	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}
+	if percent, set := os.LookupEnv("GOGC"); set {
+		p.cmd.Env = append(p.cmd.Env, "GOGC="+percent)
+	}
+	p.cmd.Env = append(p.cmd.Env, env...)
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@
 # Other flags are those of the program: bench/run.sh -h
 #
 #   WARDER_BINARY=FILE   measure this one, instead of building one as it is released
-#   GOGC=200             for every server of a comparison that is written in Go
+#   GOGC=200             for every server that is written in Go
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0
