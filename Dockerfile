@@ -14,7 +14,7 @@ COPY . .
 ARG TARGETOS TARGETARCH VERSION=
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
 	mkdir -p /out/data && \
-	CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath \
+	CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -pgo=deploy/warder.pgo \
 		-ldflags "-s -w -X github.com/caddyserver/caddy/v2.CustomVersion=$VERSION" \
 		-o /out/warder ./cmd/warder
 
