@@ -23,6 +23,7 @@ missing=()
 command -v "${CC:-gcc}" >/dev/null || missing+=(gcc libc6-dev)
 command -v buildah >/dev/null || missing+=(buildah)
 command -v strip >/dev/null || missing+=(binutils)
+command -v wrk >/dev/null || missing+=(wrk)
 command -v initdb /usr/lib/postgresql/*/bin/initdb >/dev/null || missing+=(postgresql)
 if [ ${#missing[@]} -gt 0 ]; then
 	step "installing ${missing[*]}"
@@ -89,6 +90,10 @@ CGO_ENABLED=0 go test -count=1 -run 'Flood|Alloc|OneLookupForMany' ./keystore ./
 # Not under the race detector, which would compile this SDK a second time.
 step "Cloudflare's own client"
 CGO_ENABLED=0 go test -count=1 ./managementapi/dialect/dialecttest
+
+# That everything can be measured, not how fast it is.
+step "bench"
+bench/run.sh -smoke >/dev/null
 
 step "fuzz, ${FUZZTIME:=5s} each"
 ./fuzz.sh "$FUZZTIME" blind

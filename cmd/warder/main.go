@@ -2,6 +2,7 @@
 package main
 
 import (
+	"time"
 	_ "time/tzdata" // an image may hold nothing but this program
 
 	"github.com/caddyserver/caddy/v2"
@@ -10,6 +11,9 @@ import (
 
 	"github.com/warderhq/warder/caddymodule"
 )
+
+// started is when a server has done what is only done at its start.
+const started = 10 * time.Second
 
 func main() {
 	caddy.CustomBinaryName = "warder"
@@ -24,5 +28,6 @@ with all of its standard modules, and one of its own.
 	for _, command := range caddymodule.Commands() {
 		caddycmd.RegisterCommand(command) // keys ... beside warder keys ...
 	}
+	time.AfterFunc(started, dropFilePages)
 	caddycmd.Main()
 }
