@@ -102,6 +102,9 @@ func (b *bench) comparePair(p pair, dir string) (costs, error) {
 		return costs{}, err
 	}
 	defer second.kill()
+	if second.kind == bare {
+		second.header = first.header // it, too, has to read what it does not check
+	}
 	var costsA, costsB, ratios []float64
 	for round := range b.rounds + 1 {
 		a, b, err := b.round(first, second)
