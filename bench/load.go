@@ -156,6 +156,9 @@ func (c *connection) ask(request []byte) (status int, err error) {
 	held := 0
 	for {
 		n, err := syscall.Read(c.fd, c.buffer[held:])
+		if err == syscall.EINTR {
+			continue // a signal of Go's scheduler; a read with a time-out is not taken up again by itself
+		}
 		if err != nil {
 			return 0, err
 		}
