@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"runtime"
@@ -156,7 +157,7 @@ func (c *connection) ask(request []byte) (status int, err error) {
 	held := 0
 	for {
 		n, err := syscall.Read(c.fd, c.buffer[held:])
-		if err == syscall.EINTR {
+		if errors.Is(err, syscall.EINTR) {
 			continue // a signal of Go's scheduler; a read with a time-out is not taken up again by itself
 		}
 		if err != nil {
