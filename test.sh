@@ -93,7 +93,7 @@ CGO_ENABLED=0 go test -count=1 ./managementapi/dialect/dialecttest
 
 # That everything can be measured, not how fast it is.
 step "bench"
-bench/run.sh -smoke >/dev/null
+bench/run.sh -smoke compare >/dev/null
 
 step "fuzz, ${FUZZTIME:=5s} each"
 ./fuzz.sh "$FUZZTIME" blind
