@@ -83,9 +83,11 @@ step "dashboard, alerts and manifests"
 
 # The race detector is too slow for the million of made-up keys, the hundred
 # thousand imported ones and the thousand callers of one, which are fewer there,
-# and makes pools forget, so that allocations are counted without it.
-step "flood and allocations"
+# and makes pools forget, so that allocations are counted without it. It is also
+# linked dynamically, unlike what is released.
+step "flood, allocations, pages"
 CGO_ENABLED=0 go test -count=1 -run 'Flood|Alloc|OneLookupForMany' ./keystore ./tokenissuer ./caddymodule
+CGO_ENABLED=0 go test -count=1 -run DropFilePages ./cmd/warder
 
 # Not under the race detector, which would compile this SDK a second time.
 step "Cloudflare's own client"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"debug/elf"
 	"fmt"
 	"os"
 	"strings"
@@ -14,7 +15,7 @@ import (
 // Where the kernel does not tell or does not obey, they stay.
 func dropFilePages() {
 	program, err := os.Readlink("/proc/self/exe")
-	if err != nil {
+	if err != nil || !loadedAsWritten(program) {
 		return
 	}
 	mappings, err := os.ReadFile("/proc/self/maps")
@@ -32,4 +33,21 @@ func dropFilePages() {
 		}
 		_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, from, to-from, syscall.MADV_DONTNEED)
 	}
+}
+
+// loadedAsWritten reports whether nobody has changed what was loaded of the
+// program, as a dynamic loader or a program that may lie anywhere does before
+// it protects that from writing: such pages would come back without the change.
+func loadedAsWritten(program string) bool {
+	file, err := elf.Open(program)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	for _, part := range file.Progs {
+		if part.Type == elf.PT_INTERP || part.Type == elf.PT_GNU_RELRO || part.Type == elf.PT_DYNAMIC {
+			return false
+		}
+	}
+	return file.Type == elf.ET_EXEC
 }
