@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -169,7 +170,9 @@ type session struct {
 	keyFile     *keyFile        // nil: secrets are printed
 	permissions permissionNames // nil: not asked for yet
 	wait        time.Duration   // until every node has seen a change; zero: not at all
-	unseen      error           // why the last change is not known to be
+
+	mu     sync.Mutex // guards unseen: an import has several calls under way
+	unseen error      // why a change is not known to be
 }
 
 // get, post and change call the routes.
@@ -198,9 +201,17 @@ func (s *session) perform(r managementapi.Request) (json.RawMessage, error) {
 	r.Wait = s.wait
 	raw, err := s.client.Call(s.cmd.Context(), r)
 	if err == nil {
-		s.unseen = s.judgeSeen(raw)
+		s.noteSeen(s.judgeSeen(raw))
 	}
 	return raw, err
+}
+
+func (s *session) noteSeen(unseen error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unseen == nil {
+		s.unseen = unseen
+	}
 }
 
 // Flags that a leaf has not declared do not exist, so these cannot fail.

@@ -37,10 +37,10 @@ func (s *Store) ReplaceSealedSecret(ctx context.Context, old, next keystore.Seal
 		return err
 	}
 	defer s.writer.leave()
-	ctx, cancel := context.WithTimeout(ctx, s.writer.limit)
+	bounded, cancel := context.WithTimeout(ctx, s.writer.limit)
 	defer cancel()
 	// Once only: a second time would find it replaced.
-	tag, err := s.pool.Exec(ctx, replaceSecret, int64(next.Version), blob(next.Sealed), blob(next.Check), int64(old.Version), blob(old.Sealed), blob(old.Check))
+	tag, err := s.pool.Exec(bounded, replaceSecret, int64(next.Version), blob(next.Sealed), blob(next.Check), int64(old.Version), blob(old.Sealed), blob(old.Check))
 	if err != nil {
 		return s.failure(ctx, doing, err)
 	}
