@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 )
@@ -331,6 +332,34 @@ type Organization struct {
 	Metadata string // a JSON object; the key's is laid over it
 	Created  Instant
 	Revision Revision
+}
+
+// Replaces says whether o changes anything where before stands (zero: nothing
+// does), and refuses what must not be written there or would not be read back
+// as it is: ErrOrganizationExists, ErrOrganizationNotFound. One that changes
+// nothing gets the revision of before.
+func (o *Organization) Replaces(before Organization) (changes bool, err error) {
+	switch found := before.Number != 0; {
+	case o.Number == 0 && found:
+		return false, fmt.Errorf("creating organization %s: %w", o.Slug, ErrOrganizationExists)
+	case o.Number != 0 && !found:
+		return false, fmt.Errorf("writing organization %s: %w", o.Slug, ErrOrganizationNotFound)
+	case o.Number != before.Number:
+		return false, fmt.Errorf("writing organization %s: its number is %d, not %d", o.Slug, before.Number, o.Number)
+	}
+	same := *o
+	same.Revision = before.Revision
+	if before.Number != 0 && reflect.DeepEqual(same, before) { // tells a nil list from an empty one
+		o.Revision = before.Revision
+		return false, nil
+	}
+	if err := o.Limit.Validate(); err != nil {
+		return false, fmt.Errorf("writing organization %s: %w", o.Slug, err)
+	}
+	if o.Grace%time.Second != 0 {
+		return false, fmt.Errorf("writing organization %s: its grace period of %v is not in whole seconds", o.Slug, o.Grace)
+	}
+	return true, nil
 }
 
 // DefaultOrganization always exists.

@@ -1,5 +1,7 @@
 package keystore
 
+import "errors"
+
 // Outcome is how a request that named a key ended, as far as the key goes.
 type Outcome uint8
 
@@ -83,6 +85,20 @@ type UsageQuery struct {
 	FromMonth, ToMonth Month
 	ByKey              bool // a row for each key, too
 	Limit              int  // at most so many rows; zero: all
+}
+
+// ByMonth reports which of the two is asked for; an error unless it is exactly
+// one, with both bounds.
+func (q UsageQuery) ByMonth() (bool, error) {
+	days, months := q.FromDay != 0 && q.ToDay != 0, q.FromMonth != 0 && q.ToMonth != 0
+	switch {
+	case days && q.FromMonth == 0 && q.ToMonth == 0:
+		return false, nil
+	case months && q.FromDay == 0 && q.ToDay == 0:
+		return true, nil
+	default:
+		return false, errors.New("asked neither by days nor by months")
+	}
 }
 
 // UsageRow is one sum, in the order of period, key, outcome.

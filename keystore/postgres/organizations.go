@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"fmt"
-	"reflect"
 	"time"
 
 	"github.com/warderhq/warder/keystore"
@@ -61,24 +60,10 @@ func (t *tx) meetOrganization(doing, slug string) (keystore.Organization, error)
 // PutOrganization implements keystore.OrganizationTx.
 func (t *tx) PutOrganization(o *keystore.Organization) error {
 	before, err := t.meetOrganization("reading an organization", o.Slug)
-	found := before.Number != 0
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case o.Number == 0 && found:
-		return fmt.Errorf("creating organization %s: %w", o.Slug, keystore.ErrOrganizationExists)
-	case o.Number != 0 && !found:
-		return fmt.Errorf("writing organization %s: %w", o.Slug, keystore.ErrOrganizationNotFound)
-	case o.Number != before.Number:
-		return fmt.Errorf("writing organization %s: its number is %d, not %d", o.Slug, before.Number, o.Number)
 	}
-	same := *o
-	same.Revision = before.Revision
-	if found && reflect.DeepEqual(same, before) { // tells a nil list from an empty one
-		o.Revision = before.Revision
-		return nil
-	}
-	if err := writableOrganization(o); err != nil {
+	if changes, err := o.Replaces(before); !changes || err != nil {
 		return err
 	}
 	after := *o
@@ -97,17 +82,6 @@ func (t *tx) PutOrganization(o *keystore.Organization) error {
 func ownOrganization(o keystore.Organization) keystore.Organization {
 	o.AllowedScopes, o.AllowedPermissions = texts(o.AllowedScopes), texts(o.AllowedPermissions)
 	return o
-}
-
-// writableOrganization refuses what would not be read back as it is.
-func writableOrganization(o *keystore.Organization) error {
-	if err := o.Limit.Validate(); err != nil {
-		return fmt.Errorf("writing organization %s: %w", o.Slug, err)
-	}
-	if o.Grace%time.Second != 0 {
-		return fmt.Errorf("writing organization %s: its grace period of %v is not in whole seconds", o.Slug, o.Grace)
-	}
-	return nil
 }
 
 func (t *tx) writeOrganization(o *keystore.Organization) error {

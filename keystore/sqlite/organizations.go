@@ -4,7 +4,6 @@ package sqlite
 
 import (
 	"fmt"
-	"reflect"
 	"time"
 
 	"github.com/warderhq/warder/keystore"
@@ -49,24 +48,11 @@ func (t *tx) Organization(slug string) (keystore.Organization, error) {
 // PutOrganization implements keystore.OrganizationTx.
 func (t *tx) PutOrganization(o *keystore.Organization) error {
 	var before keystore.Organization
-	found, err := t.row("reading an organization", t.store.write.organization, organizationTargets(&before), o.Slug)
-	switch {
-	case err != nil:
+	_, err := t.row("reading an organization", t.store.write.organization, organizationTargets(&before), o.Slug)
+	if err != nil {
 		return err
-	case o.Number == 0 && found:
-		return fmt.Errorf("creating organization %s: %w", o.Slug, keystore.ErrOrganizationExists)
-	case o.Number != 0 && !found:
-		return fmt.Errorf("writing organization %s: %w", o.Slug, keystore.ErrOrganizationNotFound)
-	case o.Number != before.Number:
-		return fmt.Errorf("writing organization %s: its number is %d, not %d", o.Slug, before.Number, o.Number)
 	}
-	same := *o
-	same.Revision = before.Revision
-	if found && reflect.DeepEqual(same, before) { // tells a nil list from an empty one
-		o.Revision = before.Revision
-		return nil
-	}
-	if err := writableOrganization(o); err != nil {
+	if changes, err := o.Replaces(before); !changes || err != nil {
 		return err
 	}
 	after := *o
@@ -77,17 +63,6 @@ func (t *tx) PutOrganization(o *keystore.Organization) error {
 		return err
 	}
 	*o = after
-	return nil
-}
-
-// writableOrganization refuses what would not be read back as it is.
-func writableOrganization(o *keystore.Organization) error {
-	if err := o.Limit.Validate(); err != nil {
-		return fmt.Errorf("writing organization %s: %w", o.Slug, err)
-	}
-	if o.Grace%time.Second != 0 {
-		return fmt.Errorf("writing organization %s: its grace period of %v is not in whole seconds", o.Slug, o.Grace)
-	}
 	return nil
 }
 

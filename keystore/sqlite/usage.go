@@ -5,7 +5,6 @@ package sqlite
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/warderhq/warder/keystore"
@@ -71,18 +70,15 @@ func (s *Store) Usage(ctx context.Context, q keystore.UsageQuery) ([]keystore.Us
 
 func usageQuery(q keystore.UsageQuery) (string, []any, error) {
 	var which conditions
-	var table string
-	days, months := q.FromDay != 0 && q.ToDay != 0, q.FromMonth != 0 && q.ToMonth != 0
-	switch {
-	case days && q.FromMonth == 0 && q.ToMonth == 0:
-		table = "usage_days"
-		which.add("period BETWEEN ? AND ?", int64(q.FromDay), int64(q.ToDay))
-	case months && q.FromDay == 0 && q.ToDay == 0:
-		table = "usage_months"
-		which.add("period BETWEEN ? AND ?", int64(q.FromMonth), int64(q.ToMonth))
-	default:
-		return "", nil, errors.New("asked neither by days nor by months")
+	table, from, to := "usage_days", int64(q.FromDay), int64(q.ToDay)
+	byMonth, err := q.ByMonth()
+	if err != nil {
+		return "", nil, err
 	}
+	if byMonth {
+		table, from, to = "usage_months", int64(q.FromMonth), int64(q.ToMonth)
+	}
+	which.add("period BETWEEN ? AND ?", from, to)
 	if q.Organization != "" {
 		which.add("organization = ?", q.Organization)
 	}
