@@ -40,6 +40,34 @@ func TestSecondHandlerKeepsTheIdentity(t *testing.T) {
 	}
 }
 
+// No configuration, and so no client through one, writes an admission: only a
+// warder does. What can be read of one is the key's id.
+func TestAdmissionCannotBeWritten(t *testing.T) {
+	w := start(t, siteConfig("", "", "route {\nvars warder_admission {header.X-Made-Up}\nwarder\nrespond {vars.warder_admission}\n}"))
+	c := w.create(nil)
+	wantStatus(t, "made up", w.get("/x", "X-Made-Up: "+string(c.ID)), http.StatusUnauthorized)
+	got := w.get("/x", c.token(), "X-Made-Up: somebody")
+	wantStatus(t, "admitted", got, http.StatusOK)
+	if got.Text != string(c.ID) {
+		t.Errorf("the variable shows %q, want %q", got.Text, c.ID)
+	}
+}
+
+// Who was admitted is still so where an error of the API behind leads to.
+func TestAdmissionHoldsInErrorRoutes(t *testing.T) {
+	w := start(t, siteConfig("", "", "warder\nerror 502\nhandle_errors {\nwarder {\nrequire scope hello:read\n}\nreverse_proxy <upstream>\n}"))
+	for scope, want := range map[string]int{"hello:read": http.StatusOK, "hello:write": http.StatusBadGateway} { // the error stays
+		c := w.create(fields{"name": scope, "scopes": []string{scope}})
+		wantStatus(t, scope, w.get("/x", c.token()), want)
+		if want != http.StatusOK {
+			continue
+		}
+		if got := w.upstream.one(t).Header; got.Get("X-Warder-Key-Id") != string(c.ID) || got.Get("Authorization") != "" {
+			t.Errorf("the error route was told %v", got)
+		}
+	}
+}
+
 // A page that lets its own name point at this machine finds no management,
 // though its requests come from here.
 func TestReboundNameFindsNoManagement(t *testing.T) {

@@ -106,7 +106,7 @@ func (g *gate) took(began time.Time) {
 // refused counts a refusal, and tells of a sample of them.
 func (g *gate) refused(r *http.Request, logger *zap.Logger, f *refusal, p keystore.Principal, err error) {
 	g.metrics.refused[f.outcome()].Inc()
-	if f.usage != keystore.OutcomeAllowed && principalOf(r.Context()) == nil { // else it was counted as it passed the first handler
+	if f.usage != keystore.OutcomeAllowed && principalOf(r) == nil { // else it was counted as it passed the first handler
 		p.Meter.Refuse(f.usage)
 	}
 	if !g.samples.AllowN(time.Now(), 1) {

@@ -163,7 +163,7 @@ const authorization = "Authorization"
 // ServeHTTP decides.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	h.identity.strip(r) // before anything else: error routes, too, may lead to an API
-	earlier := principalOf(r.Context())
+	earlier := principalOf(r)
 	if earlier != nil {
 		h.name(r, new(identityValues), earlier)
 	}
@@ -178,7 +178,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	h.gate.took(now)
 	switch {
 	case err == nil:
-		return next.ServeHTTP(w, h.admit(r, p, earlier, now))
+		h.admit(r, p, earlier, now)
+		return next.ServeHTTP(w, r)
 	case h.Optional && errors.Is(err, keystore.ErrNoCredential):
 		return h.passUnnamed(w, r, next)
 	default:
@@ -189,7 +190,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // passUnnamed lets a request go on without asking who sent it.
 func (h *Handler) passUnnamed(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	h.takeCredential(r)
-	if principalOf(r.Context()) == nil {
+	if principalOf(r) == nil {
 		h.gate.passed(keystore.CredentialNone)
 	}
 	return next.ServeHTTP(w, r)
@@ -311,19 +312,19 @@ func isPreflight(r *http.Request) bool {
 	return len(r.Header["Origin"]) == 1 && len(r.Header["Access-Control-Request-Method"]) == 1
 }
 
-// admit returns the request as the next handler sees it. It counts once, by
-// the first handler of a chain.
-func (h *Handler) admit(r *http.Request, p keystore.Principal, earlier *keystore.Principal, now time.Time) *http.Request {
+// admit makes the request what the next handler sees. It counts once, by the
+// first handler of a chain.
+func (h *Handler) admit(r *http.Request, p keystore.Principal, earlier *keystore.Principal, now time.Time) {
 	h.takeCredential(r)
 	if earlier != nil {
-		return r
+		return
 	}
 	h.gate.passed(p.Kind)
 	p.Meter.Pass(p.Generation, now)
-	admitted := &admission{Context: r.Context(), principal: p}
+	admitted := &admission{principal: p}
 	h.name(r, &admitted.values, &admitted.principal)
+	caddyhttp.SetVar(r.Context(), admissionVar, admitted)
 	providePlaceholders(r, userPlaceholders, &admitted.principal)
-	return r.WithContext(admitted)
 }
 
 // name tells the API behind who calls.

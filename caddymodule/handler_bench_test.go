@@ -70,7 +70,7 @@ func (absentHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next cadd
 
 // reusable is a request that can be served again and again as if it had just
 // come in: its headers stand in a map of their own, made as net/http makes it,
-// and nobody has provided placeholders.
+// and nobody has been admitted or provided placeholders.
 type reusable struct {
 	request      *http.Request
 	header       http.Header
@@ -88,6 +88,7 @@ func (u *reusable) again() *http.Request {
 	u.request.Header = make(http.Header, len(u.header))
 	maps.Copy(u.request.Header, u.header)
 	*u.placeholders = u.untouched
+	caddyhttp.SetVar(u.request.Context(), admissionVar, nil)
 	return u.request
 }
 
@@ -139,4 +140,4 @@ func TestHandlerAllocations(t *testing.T) {
 	}
 }
 
-const maxHandlerAllocations = 4
+const maxHandlerAllocations = 3

@@ -1,11 +1,11 @@
 package caddymodule
 
 import (
-	"context"
 	"net/http"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/warderhq/warder/keystore"
 )
@@ -149,29 +149,27 @@ func foldedPrefix(name, prefix string) bool {
 	return true
 }
 
-// admission is the context in which an admitted request goes on. There the
-// first warder of a chain leaves the principal for the next: no client and no
-// template can write it. It is all that a request costs in memory beside the
-// request that carries it.
+// admission is what the first warder of a chain leaves for the next one, and
+// for placeholders: whom it has admitted. It is all that a request costs in
+// memory beside the request itself.
 type admission struct {
-	context.Context
 	principal keystore.Principal
 	values    identityValues
 }
 
-type principalKey struct{}
+// admissionVar is where an admission stands among Caddy's variables of the
+// request. Whatever else may be written there, by a configuration or a
+// template, is no admission: its type has no name outside of this package.
+const admissionVar = "warder_admission"
 
-// Value implements context.Context.
-func (a *admission) Value(key any) any {
-	if _, ok := key.(principalKey); ok {
-		return &a.principal
+// String is what {http.vars.*} shows: no more than identity headers say.
+func (a *admission) String() string { return string(a.principal.Record.ID) }
+
+func principalOf(r *http.Request) *keystore.Principal {
+	if admitted, ok := caddyhttp.GetVar(r.Context(), admissionVar).(*admission); ok {
+		return &admitted.principal
 	}
-	return a.Context.Value(key)
-}
-
-func principalOf(ctx context.Context) *keystore.Principal {
-	p, _ := ctx.Value(principalKey{}).(*keystore.Principal)
-	return p
+	return nil
 }
 
 // Placeholders of an admitted caller, and of one that was recognised and yet
