@@ -36,7 +36,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 work=$(mktemp -d)
-trap 'kill ${nodes:-} 2>/dev/null || true; rm -rf "$work"' EXIT
+trap '[ -z "${aside:-}" ] || kill -- "-$aside" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 step "format"
 unformatted=$(gofmt -l $(git ls-files '*.go'))
@@ -63,23 +63,27 @@ export WARDER_REQUIRE_POSTGRES=1 # to fail without it, not to skip
 step "vet"
 CGO_ENABLED=0 go vet ./...
 
-# Beside the next step, of which most is compiling: it asserts no time, and
-# mostly waits.
-step "several nodes: ${CYCLES:=6} revocations of each kind, faults for ${FAULTS:=3m}; told below"
-CGO_ENABLED=0 go test -count=1 -timeout 24h -v ./clustertest -cycles "$CYCLES" -faults "$FAULTS" >"$work/nodes" 2>&1 &
-nodes=$!
+# Beside the next step, of which much is compiling and then waiting: they assert
+# no time. The dashboard, the alerts and the manifests are a module of their
+# own, for the sake of the programs that read them. Cloudflare's client is not
+# under the race detector, which would compile this SDK a second time.
+step "several nodes: ${CYCLES:=6} revocations of each kind, faults for ${FAULTS:=3m}; dashboard, alerts and manifests; Cloudflare's own client; all told below"
+set -m # a process group of its own, which can be ended as one
+{
+	CGO_ENABLED=0 go test -count=1 -timeout 24h -v ./clustertest -cycles "$CYCLES" -faults "$FAULTS" &&
+		(cd deploy && CGO_ENABLED=0 go vet . && CGO_ENABLED=0 go test -count=1 .) &&
+		CGO_ENABLED=0 go test -count=1 ./managementapi/dialect/dialecttest
+} >"$work/aside" 2>&1 &
+aside=$!
+set +m
 
 step "test"
 CGO_ENABLED=1 go test -race -timeout 15m $(go list ./... | grep -v /clustertest)
 
-step "several nodes"
-wait "$nodes" || failed=$?
-grep -v '^=== ' "$work/nodes"
+step "several nodes, dashboard, alerts and manifests, Cloudflare's own client"
+wait "$aside" || failed=$?
+grep -v '^=== ' "$work/aside"
 [ -z "${failed:-}" ] || exit "$failed"
-
-# Its own module, for the sake of the programs that read these files.
-step "dashboard, alerts and manifests"
-(cd deploy && CGO_ENABLED=0 go vet . && CGO_ENABLED=0 go test -count=1 .)
 
 # The race detector is too slow for the million of made-up keys, the hundred
 # thousand imported ones and the thousand callers of one, which are fewer there,
@@ -88,10 +92,6 @@ step "dashboard, alerts and manifests"
 step "flood, allocations, pages"
 CGO_ENABLED=0 go test -count=1 -run 'Flood|Alloc|OneLookupForMany' ./keystore ./tokenissuer ./caddymodule
 CGO_ENABLED=0 go test -count=1 -run DropFilePages ./cmd/warder
-
-# Not under the race detector, which would compile this SDK a second time.
-step "Cloudflare's own client"
-CGO_ENABLED=0 go test -count=1 ./managementapi/dialect/dialecttest
 
 # That everything can be measured, not how fast it is.
 step "bench"
