@@ -12,7 +12,8 @@ import (
 	"github.com/warderhq/warder/caddymodule"
 )
 
-// started is when a server has done what is only done at its start.
+// started is when a server has done what is only done at its start, and knows
+// its limits.
 const started = 10 * time.Second
 
 func main() {
@@ -29,5 +30,6 @@ with all of its standard modules, and one of its own.
 		caddycmd.RegisterCommand(command) // keys ... beside warder keys ...
 	}
 	time.AfterFunc(started, dropFilePages)
+	time.AfterFunc(started, giveCollectorRoom)
 	caddycmd.Main()
 }
