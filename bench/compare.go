@@ -30,37 +30,51 @@ type costs struct {
 func (b *bench) pairs() []pair {
 	var all []pair
 	for _, proxied := range []bool{false, true} {
-		caddy := contender{name: "Caddy", program: b.caddy, style: stock, proxied: proxied}
-		without := contender{name: "Warder, no directive", program: b.warder, style: warder, proxied: proxied}
-		with := func(name string, k kind) contender { return contender{name, b.warder, warder, k, proxied, 0} }
-		all = append(all,
-			pair{without, without},
-			pair{with("Warder, key", key), without},
-			pair{with("Warder, seen token", seenToken), without},
-			pair{with("Warder, unseen token", unseenToken), without},
-			pair{without, caddy},
-			pair{with("Warder, key", key), caddy},
-			pair{with("Warder, seen token", seenToken), caddy},
-		)
-		if b.unprofiled != "" {
-			plain := contender{"Warder, key, without profile", b.unprofiled, warder, key, proxied, 0}
-			all = append(all, pair{with("Warder, key", key), plain}, pair{plain, caddy})
-		}
-		all = append(all, b.peers(proxied)...)
+		all = append(append(all, b.ours(proxied)...), b.peers(proxied)...)
 	}
 	return all
+}
+
+func (b *bench) ours(proxied bool) []pair {
+	with := func(name string, k kind) contender {
+		return contender{name: name, program: b.warder, style: warder, kind: k, proxied: proxied}
+	}
+	without, withKey, withToken := with("Warder, no directive", bare), with("Warder, key", key), with("Warder, seen token", seenToken)
+	caddy := contender{name: "Caddy", program: b.caddy, style: stock, proxied: proxied}
+	own := withKey
+	own.name, own.ownCollector = "Warder, key, its own collector", true
+	pairs := []pair{
+		{without, without},
+		{withKey, without},
+		{withToken, without},
+		{with("Warder, unseen token", unseenToken), without},
+		{without, caddy},
+		{withKey, caddy},
+		{withToken, caddy},
+		{own, caddy},
+	}
+	if proxied {
+		tells := with("Warder, no directive, same headers", named)
+		pairs = append(pairs, pair{tells, without}, pair{withKey, tells})
+	}
+	if b.unprofiled != "" {
+		plain := withKey
+		plain.name, plain.program = "Warder, key, without profile", b.unprofiled
+		pairs = append(pairs, pair{withKey, plain}, pair{plain, caddy})
+	}
+	return pairs
 }
 
 func (b *bench) peers(proxied bool) []pair {
 	var peers []pair
 	if program, err := exec.LookPath("nginx"); err == nil {
-		peers = append(peers, pair{contender{"nginx, key map", program, nginx, key, proxied, 0}, contender{"nginx", program, nginx, bare, proxied, 0}})
+		peers = append(peers, pair{contender{name: "nginx, key map", program: program, style: nginx, kind: key, proxied: proxied}, contender{name: "nginx", program: program, style: nginx, kind: bare, proxied: proxied}})
 	}
 	if program, err := exec.LookPath("haproxy"); err == nil {
-		without := contender{"HAProxy", program, haproxy, bare, proxied, 0}
+		without := contender{name: "HAProxy", program: program, style: haproxy, kind: bare, proxied: proxied}
 		peers = append(peers,
-			pair{contender{"HAProxy, key map", program, haproxy, key, proxied, 0}, without},
-			pair{contender{"HAProxy, JWT", program, haproxy, seenToken, proxied, 0}, without})
+			pair{contender{name: "HAProxy, key map", program: program, style: haproxy, kind: key, proxied: proxied}, without},
+			pair{contender{name: "HAProxy, JWT", program: program, style: haproxy, kind: seenToken, proxied: proxied}, without})
 	}
 	return peers
 }
@@ -92,17 +106,20 @@ func behind(c contender) string {
 }
 
 func (b *bench) comparePair(p pair, dir string) (costs, error) {
-	first, err := p.a.run(dir+"-a", b.upstream, nil, "GOGC="+b.gogc)
+	first, err := p.a.run(dir+"-a", b.upstream, nil, b.collector(p.a)...)
 	if err != nil {
 		return costs{}, err
 	}
 	defer first.kill()
-	second, err := p.b.run(dir+"-b", b.upstream, nil, "GOGC="+b.gogc)
+	second, err := p.b.run(dir+"-b", b.upstream, nil, b.collector(p.b)...)
 	if err != nil {
 		return costs{}, err
 	}
 	defer second.kill()
-	if second.kind == bare {
+	if p.a.ownCollector {
+		time.Sleep(settled)
+	}
+	if !second.kind.checks() {
 		second.header = first.header // it, too, has to read what it does not check
 	}
 	var costsA, costsB, ratios []float64
@@ -117,6 +134,17 @@ func (b *bench) comparePair(p pair, dir string) (costs, error) {
 		costsA, costsB, ratios = append(costsA, a), append(costsB, b), append(ratios, a/b)
 	}
 	return costs{p, spreadOf(costsA), spreadOf(costsB), spreadOf(ratios)}, nil
+}
+
+// settled is when a Warder has set its collector, counted from its start.
+const settled = 11 * time.Second
+
+// collector returns how a contender is told to collect.
+func (b *bench) collector(c contender) []string {
+	if c.ownCollector {
+		return nil
+	}
+	return []string{"GOGC=" + b.gogc}
 }
 
 // round asks both at the same time and returns the microseconds of CPU that a
@@ -174,6 +202,9 @@ const (
 // prepare makes ready what asks a contender.
 func (b *bench) prepare(r *running) (*wrk, error) {
 	argv := []string{"wrk", "-t1", "-c" + strconv.Itoa(wrkConnections), "-d" + strconv.Itoa(b.seconds) + "s"}
+	for _, line := range usual {
+		argv = append(argv, "-H", line)
+	}
 	url := "http://" + r.address() + "/v1/hello"
 	switch {
 	case r.kind == unseenToken:

@@ -19,6 +19,7 @@ type kind int
 
 const (
 	bare        kind = iota // nothing is checked
+	named                   // neither, and yet the API behind is told as many names, by Caddy
 	key                     // one API key
 	seenToken               // one access token
 	unseenToken             // each access token once
@@ -32,7 +33,12 @@ type contender struct {
 	kind    kind
 	proxied bool // asks an API behind, else answers itself
 	keys    int  // how many it is to hold in memory; 0: a few
+
+	ownCollector bool // collects as it chooses to, not as GOGC says
 }
+
+// checks reports whether a credential is looked at.
+func (k kind) checks() bool { return k != bare && k != named }
 
 // style is how a program is configured and run.
 type style int
@@ -47,7 +53,7 @@ const (
 // settings are what the files below config are made of.
 type settings struct {
 	Port, Admin, Issuer, Upstream int
-	App, Gate, Token              bool
+	App, Gate, Token, Named       bool
 	CacheSize                     int
 }
 
@@ -70,7 +76,7 @@ const (
 // before its command line, which may be nil.
 func (c contender) run(dir string, upstream int, prefix []string, env ...string) (*running, error) {
 	r := &running{contender: c, dir: dir, settings: settings{
-		App: c.style == warder, Gate: c.kind != bare, Token: c.kind == seenToken || c.kind == unseenToken, CacheSize: max(c.keys, someMemory),
+		App: c.style == warder, Gate: c.kind.checks(), Named: c.kind == named, Token: c.kind == seenToken || c.kind == unseenToken, CacheSize: max(c.keys, someMemory),
 	}}
 	if c.proxied {
 		r.Upstream = upstream
@@ -89,7 +95,7 @@ func (r *running) start(prefix []string, env ...string) (err error) {
 		haproxy: {r.program, "-db", "-f", "haproxy.cfg"},
 	}[r.style]
 	r.process, err = start(r.name, r.dir, r.Port, append(prefix, argv...), env...)
-	if err != nil || r.header != "" || r.kind == bare {
+	if err != nil || r.header != "" || !r.kind.checks() {
 		return err
 	}
 	if err := r.authorize(); err != nil {
@@ -151,11 +157,15 @@ func (r *running) writeCredentials() error {
 	return os.WriteFile(filepath.Join(r.dir, "haproxy.map"), []byte(forHAProxy.String()), 0o600)
 }
 
+// usual is what a client says beside its credential; here, what Python's
+// requests does. Some of what a request costs depends on how many there are.
+var usual = []string{"User-Agent: python-requests/2.32.5", "Accept-Encoding: gzip, deflate", "Accept: */*", "Connection: keep-alive"}
+
 // request is the text of one request with a credential, or none.
 func (r *running) request(header string) []byte {
-	credential := ""
+	lines := append([]string{"GET /v1/hello HTTP/1.1", "Host: " + r.address()}, usual...)
 	if header != "" {
-		credential = "Authorization: " + header + "\r\n"
+		lines = append(lines, "Authorization: "+header)
 	}
-	return fmt.Appendf(nil, "GET /v1/hello HTTP/1.1\r\nHost: %s\r\n%s\r\n", r.address(), credential)
+	return []byte(strings.Join(append(lines, "", ""), "\r\n"))
 }

@@ -23,7 +23,7 @@ type flooded struct {
 
 // measureFlood sends made-up keys to a Warder that its owner asks all the time.
 func (b *bench) measureFlood() (f flooded, err error) {
-	c := contender{"Warder, key", b.warder, warder, key, true, 0}
+	c := contender{name: "Warder, key", program: b.warder, style: warder, kind: key, proxied: true}
 	r, err := c.run(filepath.Join(b.dir, "flood"), b.upstream, nil)
 	if err != nil {
 		return f, err

@@ -110,8 +110,8 @@ type limited struct {
 // directive.
 func (b *bench) measureLimits(proxied bool) (limited, error) {
 	contenders := [2]contender{
-		{"Warder, no directive", b.warder, warder, bare, proxied, 0},
-		{"Warder, key", b.warder, warder, key, proxied, 0},
+		{name: "Warder, no directive", program: b.warder, style: warder, kind: bare, proxied: proxied},
+		{name: "Warder, key", program: b.warder, style: warder, kind: key, proxied: proxied},
 	}
 	var (
 		m     limited

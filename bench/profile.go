@@ -18,7 +18,7 @@ func (b *bench) takeProfile() (string, error) {
 	var parts []string
 	for _, k := range []kind{key, seenToken, unseenToken} {
 		part := filepath.Join(b.dir, fmt.Sprintf("part-%d", k))
-		if err := b.profileOf(contender{"Warder", b.warder, warder, k, true, 0}, part); err != nil {
+		if err := b.profileOf(contender{name: "Warder", program: b.warder, style: warder, kind: k, proxied: true}, part); err != nil {
 			return "", err
 		}
 		parts = append(parts, part)

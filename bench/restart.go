@@ -41,7 +41,7 @@ type restarted struct {
 
 // measureRestart imports keys, asks with them, restarts, and asks again.
 func (b *bench) measureRestart() (m restarted, err error) {
-	c := contender{"Warder, keys", b.warder, warder, key, true, b.keys}
+	c := contender{name: "Warder, keys", program: b.warder, style: warder, kind: key, proxied: true, keys: b.keys}
 	r, err := c.run(filepath.Join(b.dir, "restart"), b.upstream, nil)
 	if err != nil {
 		return m, err

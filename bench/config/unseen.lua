@@ -10,7 +10,7 @@ function request()
 	local token = tokens and tokens()
 	if not token then
 		tokens = nil
-		return wrk.format("GET", nil, {})
 	end
-	return wrk.format("GET", nil, { ["Authorization"] = "Bearer " .. token })
+	wrk.headers["Authorization"] = token and "Bearer " .. token
+	return wrk.format("GET")
 end
