@@ -50,6 +50,10 @@ func (ih *identityHeaders) strip(r *http.Request) {
 }
 
 func stripConnection(h http.Header, values []string) {
+	if len(values) == 1 && values[0] == "keep-alive" { // as nearly always
+		delete(h, "Connection")
+		return
+	}
 	var kept []string
 	for _, value := range values {
 		for option := range strings.SplitSeq(value, ",") {
