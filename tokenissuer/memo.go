@@ -48,6 +48,7 @@ const DefaultMemoBytes = 32 << 20
 
 const (
 	typicalProof  = 1 << 10 // bytes; only the size of the memo's frequency sketch depends on it
+	countersEach  = 4       // for a proof; the ten that ristretto advises would weigh as much as all else that a small server holds
 	proofOverhead = int64(unsafe.Sizeof(proof{})) + 128
 	never         = 365 * 24 * 3600 // seconds between two searches for entries with a TTL: there are none
 )
@@ -62,7 +63,7 @@ func newMemo(bytes int64) (*memo, error) {
 		bytes = DefaultMemoBytes
 	}
 	cache, err := ristretto.NewCache(&ristretto.Config[uint64, *proof]{
-		NumCounters:            max(100, 10*bytes/typicalProof),
+		NumCounters:            max(100, countersEach*bytes/typicalProof),
 		MaxCost:                bytes,
 		BufferItems:            64,
 		KeyToHash:              func(sum uint64) (uint64, uint64) { return sum, 0 },
