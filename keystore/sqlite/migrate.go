@@ -73,10 +73,20 @@ func write(ctx context.Context, draft string, genesis keystore.Genesis) (err err
 	if err := db.Close(); err != nil {
 		return err
 	}
-	if _, err := os.Stat(draft + "-wal"); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the write-ahead log was not moved into the database (%w)", err)
+	return oneFile(draft)
+}
+
+// oneFile refuses a closed database of which a part still is in its write-ahead
+// log: SQLite does not tell if it could not move it, for want of room, say.
+func oneFile(path string) error {
+	switch _, err := os.Lstat(path + "-wal"); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	default:
+		return fmt.Errorf("%s-wal could not be moved into the database; see whether the disk is full", path)
 	}
-	return nil
 }
 
 // begin is the first transaction of a store: schema, secret, and the default

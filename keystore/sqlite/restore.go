@@ -42,9 +42,10 @@ type Restored struct {
 // newer than this program, or sealed under none of the keys, before anything is
 // touched: keystore.ErrCorrupt, ErrNewerSchema, ErrWrongMasterKey.
 //
-// The database that is replaced stays under another name. If it can be read,
-// what it refused is refused after, too; see keystore.Reconcile. Interrupted at
-// any point, either the one or the other is in place, whole.
+// The database that is replaced stays under another name. What it refused is
+// refused after, too, unless it is damaged or nobody here could read it; see
+// keystore.Reconcile. Interrupted at any point, or with the disk full, either
+// the one or the other is in place, whole.
 func Restore(ctx context.Context, path string, backup io.Reader, o RestoreOptions) (Restored, error) {
 	path, err := Canonical(path)
 	if err != nil {
@@ -135,7 +136,11 @@ func (r *restoration) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, draft.Close()) }()
+	defer func() {
+		if err = errors.Join(err, draft.Close()); err == nil {
+			err = oneFile(r.draft)
+		}
+	}()
 	if r.opened != r.target {
 		if _, err := keystore.Unlock(ctx, draft, r.target, r.opened); err != nil {
 			return fmt.Errorf("sealing the backup under the present master key: %w", err)
@@ -209,9 +214,12 @@ func (r *restoration) reconcile(ctx context.Context, draft *Store) error {
 		return nil
 	}
 	replaced, err := r.openReplaced(ctx)
-	if err != nil {
+	if isLost(err) {
 		r.done.Unread = err
 		return nil
+	}
+	if err != nil { // it may be read another time, or by another
+		return fmt.Errorf("asking the database that is replaced what was revoked: %w; if it is to be given up, move it away", err)
 	}
 	defer replaced.Close()
 	by := keystore.LocalCaller().Attribution("store.restore")
@@ -224,6 +232,20 @@ func (r *restoration) reconcile(ctx context.Context, draft *Store) error {
 	}
 	r.done.Reconciled = &done
 	return nil
+}
+
+// errOtherStore: the database was never one with the backup.
+var errOtherStore = errors.New("it is the database of another store")
+
+// isLost reports whether err is of a database that nobody here can read, now
+// or later. A full disk, say, is not: what was revoked is not lost by it.
+func isLost(err error) bool {
+	for _, lost := range []error{keystore.ErrCorrupt, keystore.ErrNewerSchema, keystore.ErrWrongMasterKey, errOtherStore} {
+		if errors.Is(err, lost) {
+			return true
+		}
+	}
+	return false
 }
 
 // openReplaced opens the database that will be replaced, if it is well and of
@@ -248,7 +270,7 @@ func (r *restoration) openReplaced(ctx context.Context) (_ *Store, err error) {
 	for _, key := range r.keys {
 		secret, err := keystore.OpenStoreSecret(key, sealed)
 		if err == nil && !secret.SameAs(r.secret) {
-			return nil, errors.New("it is the database of another store")
+			return nil, errOtherStore
 		}
 		if err == nil {
 			return s, nil

@@ -82,6 +82,12 @@ func later(t testing.TB) (path, backup string) {
 		putKey(t, s, id)
 	}
 	change(t, s, "key_unblocked", func(r *keystore.Record) { r.Blocked = true })
+	_, err := s.Transact(t.Context(), func(tx keystore.Tx) error {
+		return tx.PutDocument(&keystore.Document{Kind: keystore.KindSigningRing, Name: "ring", Body: []byte("old")})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	backup = saveCopy(t, s)
 	change(t, s, "key_blocked", func(r *keystore.Record) { r.Blocked = true })
 	change(t, s, "key_off", func(r *keystore.Record) { r.Deactivated = true })
@@ -90,7 +96,7 @@ func later(t testing.TB) (path, backup string) {
 	change(t, s, "key_scopes", func(r *keystore.Record) { r.Scopes = "hello:read" })
 	change(t, s, "key_unblocked", func(r *keystore.Record) { r.Blocked = false })
 	putKey(t, s, "key_new")
-	_, err := s.Transact(t.Context(), func(tx keystore.Tx) error {
+	_, err = s.Transact(t.Context(), func(tx keystore.Tx) error {
 		return errors.Join(tx.DeleteKey("key_deleted"),
 			tx.PutDocument(&keystore.Document{Kind: keystore.KindRevokedToken, Name: "token", Body: []byte("1")}),
 			tx.PutDocument(&keystore.Document{Kind: keystore.KindSigningRing, Name: "ring", Body: []byte("new")}),
@@ -198,6 +204,35 @@ func TestRestoreRevives(t *testing.T) {
 		if r := look(t, s, string(id)); r.Admit(1, time.Now()) != nil {
 			t.Errorf("%s: %v", id, r.Admit(1, time.Now()))
 		}
+	}
+}
+
+// checkRevoked demands of a database that it refuses what was revoked later.
+func checkRevoked(t *testing.T, path string) {
+	t.Helper()
+	s, _ := openWithKeyFile(t, path)
+	defer s.Close()
+	for id, want := range map[string]error{
+		"key_same": nil, "key_blocked": keystore.ErrBlocked, "key_off": keystore.ErrDeactivated,
+		"key_expired": keystore.ErrExpired, "key_rotated": keystore.ErrSuperseded,
+	} {
+		if r := look(t, s, id); !errors.Is(r.Admit(1, time.Now()), want) {
+			t.Errorf("%s: %v, want %v", id, r.Admit(1, time.Now()), want)
+		}
+	}
+	if r := look(t, s, "key_rotated"); r.Admit(2, time.Now()) != nil {
+		t.Errorf("the secret of the rotation: %v", r.Admit(2, time.Now()))
+	}
+	snapshot, err := s.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents := map[keystore.Kind]string{}
+	for _, d := range snapshot.Documents {
+		documents[d.Kind] = string(d.Body)
+	}
+	if documents[keystore.KindRevokedToken] != "1" || documents[keystore.KindSigningRing] != "new" {
+		t.Errorf("%v", documents)
 	}
 }
 
@@ -373,4 +408,58 @@ func TestRestoreOnFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustRestore(t, path, backup, RestoreOptions{})
+}
+
+// However much room there is, either all of it is done or nothing.
+func TestRestoreOnNearlyFullDisk(t *testing.T) {
+	made, backup := later(t)
+	s, _ := openWithKeyFile(t, made)
+	_, err := s.writes.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+		INSERT INTO audit (at, actor, address, operation, kind, object, organization, refused, revision, before, after)
+		SELECT 1, 'local', '', 'test', 'key', 'key_same', 'default', '', 0, '', '{"x":"' || hex(zeroblob(1000)) || '"}' FROM n`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	dir := mountSmall(t)
+	size := int64(len(readText(t, backup)))
+	var done, refused int
+	for room := size; done < 2 && room < size+(3<<20); room += 8<<10 + (room-size)/4 { // closer where less is left for the first files beside it
+		path := filepath.Join(dir, fmt.Sprint(room), "warder.db")
+		if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, suffix := range []string{"", ".key"} {
+			if err := os.WriteFile(path+suffix, []byte(readText(t, made+suffix)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		leave(t, filepath.Join(filepath.Dir(path), "ballast"), room)
+		if _, err := restore(t, path, backup, RestoreOptions{}); err != nil {
+			refused++
+		} else {
+			done++
+		}
+		if err := os.Remove(filepath.Join(filepath.Dir(path), "ballast")); err != nil {
+			t.Fatal(err)
+		}
+		checkRevoked(t, path)
+		if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("restored %d times, refused %d times", done, refused)
+	if done == 0 || refused == 0 {
+		t.Error("the disk was full always, or never")
+	}
+}
+
+// leave writes a file that leaves so much room on its disk.
+func leave(t *testing.T, name string, room int64) {
+	t.Helper()
+	_ = os.WriteFile(name, make([]byte, 64<<20), 0o600) // as much as goes
+	info, err := os.Stat(name)
+	if err != nil || os.Truncate(name, info.Size()-room) != nil {
+		t.Fatalf("leaving %d bytes: %v", room, err)
+	}
 }
