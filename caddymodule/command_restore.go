@@ -104,11 +104,13 @@ type restored struct {
 	MasterKey      string            `json:"master_key"`
 	NewKeyFile     string            `json:"new_key_file,omitempty"`
 	Replaced       string            `json:"replaced,omitempty"`
-	Compared       bool              `json:"compared"` // with what was revoked in the replaced database
+	Compared       bool              `json:"compared"`          // with what was revoked in the replaced database
+	Lineage        string            `json:"lineage,omitempty"` // of that, as seen from the backup: later, earlier, apart
 	Kept           []keystore.KeyID  `json:"kept"`
 	Blocked        []keystore.KeyID  `json:"blocked"`
 	Revived        []keystore.KeyID  `json:"revived"`
 	Rights         []keystore.KeyID  `json:"rights"`
+	Rules          []string          `json:"rules"`
 	Lost           int               `json:"lost"`
 }
 
@@ -116,11 +118,12 @@ func restoredOf(r *sqlite.Restored) restored {
 	out := restored{
 		Database: r.Path, BackupRevision: r.Backup.Revision, Revision: r.Head.Revision, MasterKey: r.Master,
 		NewKeyFile: r.NewKeyFile, Replaced: r.Replaced, Compared: r.Reconciled != nil,
-		Kept: []keystore.KeyID{}, Blocked: []keystore.KeyID{}, Revived: []keystore.KeyID{}, Rights: []keystore.KeyID{},
+		Kept: []keystore.KeyID{}, Blocked: []keystore.KeyID{}, Revived: []keystore.KeyID{}, Rights: []keystore.KeyID{}, Rules: []string{},
 	}
 	if c := r.Reconciled; c != nil {
 		out.Kept, out.Blocked = append(out.Kept, c.Kept...), append(out.Blocked, c.Blocked...)
 		out.Revived, out.Rights, out.Lost = append(out.Revived, c.Revived...), append(out.Rights, c.Rights...), c.Lost
+		out.Rules, out.Lineage = append(out.Rules, c.Rules...), c.Lineage.String()
 	}
 	return out
 }
@@ -147,6 +150,12 @@ func describeRestored(name string, r *sqlite.Restored) string {
 }
 
 func describeReconciled(b *strings.Builder, c *keystore.Reconciled) {
+	switch c.Lineage {
+	case keystore.LineageEarlier:
+		b.WriteString("the backup is the later one of the two, and has all that was revoked\n")
+	case keystore.LineageApart:
+		b.WriteString("neither of the two went on from the other\n")
+	}
 	for _, line := range []struct {
 		keys []keystore.KeyID
 		text string
@@ -157,8 +166,11 @@ func describeReconciled(b *strings.Builder, c *keystore.Reconciled) {
 		{c.Rights, "have scopes, permissions, networks or limits again that were changed after the backup"},
 	} {
 		if n := len(line.keys); n > 0 {
-			fmt.Fprintf(b, "keys that %s (%d): %s\n", line.text, n, someKeys(line.keys))
+			fmt.Fprintf(b, "keys that %s (%d): %s\n", line.text, n, some(line.keys))
 		}
+	}
+	if n := len(c.Rules); n > 0 {
+		fmt.Fprintf(b, "permissions and organizations that allow again what was changed after the backup (%d): %s\n", n, some(c.Rules))
 	}
 	if c.Lost > 0 {
 		fmt.Fprintf(b, "keys made after the backup are gone (%d)\n", c.Lost)
@@ -168,13 +180,13 @@ func describeReconciled(b *strings.Builder, c *keystore.Reconciled) {
 	}
 }
 
-// someKeys names the first keys; all of them are in --json.
-func someKeys(keys []keystore.KeyID) string {
+// some names the first of them; all are in --json.
+func some[T ~string](all []T) string {
 	var names []string
-	for _, id := range keys[:min(len(keys), maxConcerned)] {
+	for _, id := range all[:min(len(all), maxConcerned)] {
 		names = append(names, printable(string(id)))
 	}
-	if more := len(keys) - maxConcerned; more > 0 {
+	if more := len(all) - maxConcerned; more > 0 {
 		names = append(names, fmt.Sprintf("and %d more, see --json", more))
 	}
 	return strings.Join(names, ", ")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -24,21 +25,69 @@ func (r *Record) TakeRevocations(now *Record) bool {
 	return *r != before
 }
 
+// TakeRefusals makes r, a key as a backup has it, pass nothing that either of
+// two stores refused, of which neither went on from the other. Which of two
+// switches was set last is then not known, so a key is off if it is off in one
+// of them, and ends at the earlier end. Of its secrets those stay that were
+// replaced more often: what they took the place of passes in neither. It
+// reports whether anything differed.
+func (r *Record) TakeRefusals(other *Record) bool {
+	before := *r
+	if other.ID != r.ID {
+		r.SetBlocked(true)
+		return *r != before
+	}
+	switch {
+	case other.Current.Generation > r.Current.Generation:
+		r.Current, r.Previous, r.GraceEnd = other.Current, other.Previous, other.GraceEnd
+	case other.Current.Generation == r.Current.Generation:
+		r.GraceEnd = min(r.GraceEnd, other.GraceEnd) // zero: it passes no more
+	}
+	if r.Expires == 0 || other.Expires != 0 && other.Expires < r.Expires {
+		r.Expires = other.Expires
+	}
+	r.SetDeactivated(r.Deactivated || other.Deactivated)
+	r.SetBlocked(r.Blocked || other.Blocked)
+	return *r != before
+}
+
 // sameRights reports whether both may do the same with the same credential.
 func (r *Record) sameRights(other *Record) bool {
 	return r.Scopes == other.Scopes && r.Permissions == other.Permissions && r.Networks == other.Networks && r.Limit == other.Limit
 }
 
+// Lineage is how the store that is replaced stands to the backup, by their
+// logs. The zero Lineage trusts neither.
+type Lineage uint8
+
+const (
+	LineageApart   Lineage = iota // neither is known to have gone on from the other
+	LineageLater                  // the replaced store went on from the backup
+	LineageEarlier                // the backup was taken after all that the replaced store knows
+)
+
+var lineageNames = [...]string{LineageApart: "apart", LineageLater: "later", LineageEarlier: "earlier"}
+
+func (l Lineage) String() string {
+	if int(l) < len(lineageNames) {
+		return lineageNames[l]
+	}
+	return lineageNames[LineageApart]
+}
+
 // Reconciled says what a restored store has of the one that it replaces, by
 // the keys' ids.
 type Reconciled struct {
-	Kept    []KeyID // secrets, switches and end are as the replaced store has them
-	Blocked []KeyID // they are gone from the replaced store
-	Revived []KeyID // what was refused passes again
-	Rights  []KeyID // scopes, permissions, networks or limit are those of the backup
-	Lost    int     // keys that the backup does not have
-	Tokens  int     // access tokens that stay revoked
-	Ring    bool    // the signing keys are those of the replaced store
+	Lineage Lineage // of the replaced store
+
+	Kept    []KeyID  // secrets, switches and end are as the replaced store has them
+	Blocked []KeyID  // they are gone from the replaced store
+	Revived []KeyID  // what was refused passes again
+	Rights  []KeyID  // scopes, permissions, networks or limit are those of the backup
+	Rules   []string // permissions and organizations of which what they allow is that of the backup
+	Lost    int      // keys that the backup does not have
+	Tokens  int      // access tokens that stay revoked
+	Ring    bool     // the signing keys are those of the replaced store
 }
 
 // ReconcileStore is what Reconcile needs of the two stores.
@@ -48,12 +97,25 @@ type ReconcileStore interface {
 	Snapshotter
 }
 
-// Reconcile takes over into a store restored from a backup what the replaced
-// one, of the same store secret, has refused since: revoked keys, superseded
-// secrets, revoked access tokens and distrusted signing keys. With revive it
-// changes nothing, and only says what would have been.
-func Reconcile(ctx context.Context, restored, replaced ReconcileStore, by Attribution, revive bool, now time.Time) (Reconciled, error) {
-	c := &reconciliation{restored: restored, replaced: replaced, by: by, revive: revive, now: now}
+// Reconciliation is one restored store beside the one that it replaces, of the
+// same store secret.
+type Reconciliation struct {
+	Restored, Replaced ReconcileStore
+	Lineage            Lineage
+	Revive             bool // change nothing, and only say what would have been
+	By                 Attribution
+	Now                time.Time
+}
+
+// Reconcile takes over into the restored store what the replaced one has
+// refused since: revoked keys, superseded secrets, revoked access tokens and
+// distrusted signing keys. Of a backup that is the later one nothing is, since
+// it has all of it; of two that are apart, what either refused stays so.
+func (r Reconciliation) Reconcile(ctx context.Context) (Reconciled, error) {
+	c := &reconciliation{Reconciliation: r, Reconciled: Reconciled{Lineage: r.Lineage}}
+	if r.Lineage == LineageEarlier {
+		return c.Reconciled, nil
+	}
 	if err := c.keys(ctx); err != nil {
 		return Reconciled{}, fmt.Errorf("comparing the keys: %w", err)
 	}
@@ -64,11 +126,8 @@ func Reconcile(ctx context.Context, restored, replaced ReconcileStore, by Attrib
 }
 
 type reconciliation struct {
+	Reconciliation
 	Reconciled
-	restored, replaced ReconcileStore
-	by                 Attribution
-	revive             bool
-	now                time.Time
 }
 
 // reconcilePage is how many keys are compared in one transaction.
@@ -77,9 +136,9 @@ const reconcilePage = 1000
 // keys goes through both stores in the order of numbers, which a key has for
 // good.
 func (c *reconciliation) keys(ctx context.Context) error {
-	others := &keyCursor{store: c.replaced}
+	others := &keyCursor{store: c.Replaced}
 	for after, more := Number(0), true; more; {
-		page, err := c.restored.List(ctx, Query{After: after, Limit: reconcilePage})
+		page, err := c.Restored.List(ctx, Query{After: after, Limit: reconcilePage})
 		if err != nil {
 			return err
 		}
@@ -126,28 +185,35 @@ func (c *reconciliation) compare(r, other *Record) bool {
 	if other.ID == r.ID && !r.sameRights(other) {
 		c.Rights = append(c.Rights, r.ID)
 	}
-	passes := r.State(c.now) == StateActive
-	if !r.TakeRevocations(other) {
+	passes := r.State(c.Now) == StateActive
+	if !c.takeOverKey(r, other) {
 		return false
 	}
 	switch {
-	case c.revive && passes:
+	case c.Revive && passes:
 		c.Revived = append(c.Revived, r.ID)
-	case c.revive:
+	case c.Revive:
 	case other.ID == r.ID:
 		c.Kept = append(c.Kept, r.ID)
 	default:
 		c.Blocked = append(c.Blocked, r.ID)
 	}
-	return !c.revive
+	return !c.Revive
+}
+
+func (c *reconciliation) takeOverKey(r, other *Record) bool {
+	if c.Reconciliation.Lineage == LineageLater {
+		return r.TakeRevocations(other)
+	}
+	return r.TakeRefusals(other)
 }
 
 func (c *reconciliation) write(ctx context.Context, changed []Record) error {
 	if len(changed) == 0 {
 		return nil
 	}
-	_, err := c.restored.Transact(ctx, func(tx Tx) error {
-		audited := Audited(tx, c.by, c.now)
+	_, err := c.Restored.Transact(ctx, func(tx Tx) error {
+		audited := Audited(tx, c.By, c.Now)
 		for i := range changed {
 			if err := audited.PutKey(&changed[i]); err != nil {
 				return fmt.Errorf("taking over what was revoked of key %s: %w", changed[i].ID, err)
@@ -162,16 +228,16 @@ func (c *reconciliation) write(ctx context.Context, changed []Record) error {
 // have, and the signing ring: the one of the backup may hold what was
 // distrusted since.
 func (c *reconciliation) documents(ctx context.Context) error {
-	if c.revive {
-		return nil
-	}
-	old, err := c.replaced.Snapshot(ctx)
+	old, err := c.Replaced.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = c.restored.Transact(ctx, func(tx Tx) error {
-		c.Tokens, c.Ring = 0, false
-		audited := Audited(tx, c.by, c.now)
+	_, err = c.Restored.Transact(ctx, func(tx Tx) error {
+		c.Tokens, c.Ring, c.Rules = 0, false, nil
+		if err := c.compareRules(tx, &old); err != nil || c.Revive {
+			return err
+		}
+		audited := Audited(tx, c.By, c.Now)
 		for _, d := range old.Documents {
 			if err := c.takeOver(audited, d); err != nil {
 				return err
@@ -182,6 +248,41 @@ func (c *reconciliation) documents(ctx context.Context) error {
 	return err
 }
 
+// compareRules notes which permissions and organizations allow something else
+// in the backup: whoever refers to them may do that again.
+func (c *reconciliation) compareRules(tx Tx, old *Snapshot) error {
+	for i := range old.Documents {
+		d := &old.Documents[i]
+		if d.Kind != KindPermission {
+			continue
+		}
+		there, err := tx.Document(d.Kind, d.Name)
+		if err != nil {
+			return err
+		}
+		if there.Revision != 0 && !bytes.Equal(there.Body, d.Body) {
+			c.Rules = append(c.Rules, d.Name)
+		}
+	}
+	for i := range old.Organizations {
+		o := &old.Organizations[i]
+		there, err := tx.Organization(o.Slug)
+		if err != nil {
+			return err
+		}
+		if there.Number != 0 && !there.sameRules(o) {
+			c.Rules = append(c.Rules, o.Slug)
+		}
+	}
+	return nil
+}
+
+// sameRules reports whether keys of either may do the same.
+func (o *Organization) sameRules(other *Organization) bool {
+	return o.Limit == other.Limit && (o.AllowedPermissions == nil) == (other.AllowedPermissions == nil) &&
+		slices.Equal(o.AllowedPermissions, other.AllowedPermissions)
+}
+
 func (c *reconciliation) takeOver(tx Tx, d Document) error {
 	if d.Kind != KindRevokedToken && d.Kind != KindSigningRing {
 		return nil
@@ -190,11 +291,14 @@ func (c *reconciliation) takeOver(tx Tx, d Document) error {
 	if err != nil || there.Revision != 0 && bytes.Equal(there.Body, d.Body) {
 		return err
 	}
-	if d.Kind == KindSigningRing {
-		c.Ring = true
-	} else {
+	if d.Kind == KindRevokedToken {
 		c.Tokens++
+		return tx.PutDocument(&d)
 	}
+	if c.Reconciliation.Lineage != LineageLater && there.Revision > d.Revision {
+		return nil // the backup's was changed last: a restore goes on behind the revisions of what it replaces
+	}
+	c.Ring = true
 	return tx.PutDocument(&d)
 }
 

@@ -150,6 +150,38 @@ func TestRestoreRevivesNothing(t *testing.T) {
 	}
 }
 
+// Who revived keys by mistake restores what was replaced; and a backup that is
+// later than the database loses none of its revocations to it.
+func TestRestoreBackAgain(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, example(t))
+	v := s.start()
+	blocked, rotated := s.createKey(), s.createKey()
+	s.warder("backup", "early.db").ok(t)
+	s.mustManage(http.MethodPost, "/keys/"+blocked.ID+"/block", "")
+	renewed := s.mustManage(http.MethodPost, "/keys/"+rotated.ID+"/rotate", `{"force":true}`)
+	s.warder("backup", "late.db").ok(t)
+	v.interrupt()
+	s.warder("restore", "early.db", "--revive").ok(t)
+	revoked := func(when string) {
+		t.Helper()
+		v := s.start()
+		s.expect(http.StatusUnauthorized, "Token "+blocked.APIKey, "a blocked key "+when)
+		s.expect(http.StatusUnauthorized, "Token "+rotated.APIKey, "a secret that was rotated out "+when)
+		s.expect(http.StatusOK, "Token "+renewed.APIKey, "the secret after it "+when)
+		v.interrupt()
+	}
+	replaced, err := filepath.Glob(s.path(database + ".replaced-*Z"))
+	if err != nil || len(replaced) != 1 {
+		t.Fatalf("%q %v", replaced, err)
+	}
+	contains(t, "the restore", s.warder("restore", replaced[0]).ok(t).stdout, "neither of the two went on from the other")
+	revoked("after the revival was taken back")
+	s.write(database, s.read("early.db"))
+	contains(t, "the restore", s.warder("restore", "late.db").ok(t).stdout, "the later one of the two")
+	revoked("after an old state was laid under a later backup")
+}
+
 // A backup of a stopped server is the same command; what is in the way of one
 // is named, and nothing is left of it.
 func TestBackupRefused(t *testing.T) {

@@ -44,8 +44,8 @@ type Restored struct {
 //
 // The database that is replaced stays under another name. What it refused is
 // refused after, too, unless it is damaged or nobody here could read it; see
-// keystore.Reconcile. Interrupted at any point, or with the disk full, either
-// the one or the other is in place, whole.
+// keystore.Reconciliation. Interrupted at any point, or with the disk full,
+// either the one or the other is in place, whole.
 func Restore(ctx context.Context, path string, backup io.Reader, o RestoreOptions) (Restored, error) {
 	path, err := Canonical(path)
 	if err != nil {
@@ -222,11 +222,17 @@ func (r *restoration) reconcile(ctx context.Context, draft *Store) error {
 		return fmt.Errorf("asking the database that is replaced what was revoked: %w; if it is to be given up, move it away", err)
 	}
 	defer replaced.Close()
+	lineage, err := lineageOf(ctx, replaced, draft)
+	if err != nil {
+		return fmt.Errorf("comparing the logs: %w", err)
+	}
 	by := keystore.LocalCaller().Attribution("store.restore")
 	if err := draft.outdo(ctx, replaced, by, r.Now); err != nil {
 		return fmt.Errorf("taking over the numbers of the replaced database: %w", err)
 	}
-	done, err := keystore.Reconcile(ctx, draft, replaced, by, r.Revive, r.Now)
+	done, err := keystore.Reconciliation{
+		Restored: draft, Replaced: replaced, Lineage: lineage, Revive: r.Revive, By: by, Now: r.Now,
+	}.Reconcile(ctx)
 	if err != nil {
 		return err
 	}
@@ -246,6 +252,38 @@ func isLost(err error) bool {
 		}
 	}
 	return false
+}
+
+// lineageOf says by the logs of both how the replaced database stands to the
+// backup.
+func lineageOf(ctx context.Context, replaced, backup *Store) (keystore.Lineage, error) {
+	head, err := backup.readHead(ctx, backup.read.head)
+	if err != nil {
+		return keystore.LineageApart, err
+	}
+	at, err := replaced.readHead(ctx, replaced.read.head)
+	if err != nil {
+		return keystore.LineageApart, err
+	}
+	switch held, err := replaced.logged(ctx, head); {
+	case err != nil:
+		return keystore.LineageApart, err
+	case held || head.Revision <= at.Revision-replaced.logKept: // it would have been pruned: most backups are as old
+		return keystore.LineageLater, nil
+	}
+	if held, err := backup.logged(ctx, at); err != nil || !held {
+		return keystore.LineageApart, err
+	}
+	return keystore.LineageEarlier, nil
+}
+
+// logged reports whether the log holds a position.
+func (s *Store) logged(ctx context.Context, at keystore.Position) (bool, error) {
+	err := s.snapshot(ctx, "reading the log", func(view *sql.Tx) error { return s.holds(ctx, view, at) })
+	if errors.Is(err, keystore.ErrPositionLost) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // openReplaced opens the database that will be replaced, if it is well and of

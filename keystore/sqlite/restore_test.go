@@ -116,6 +116,7 @@ func TestRestoreKeepsWhatWasRevoked(t *testing.T) {
 	before := rows(t, path)
 	done := mustRestore(t, path, backup, RestoreOptions{})
 	want := keystore.Reconciled{
+		Lineage: keystore.LineageLater,
 		Kept:    []keystore.KeyID{"key_blocked", "key_off", "key_expired", "key_rotated", "key_unblocked"},
 		Blocked: []keystore.KeyID{"key_deleted"}, Rights: []keystore.KeyID{"key_scopes"}, Lost: 1, Tokens: 1, Ring: true,
 	}
@@ -207,6 +208,24 @@ func TestRestoreRevives(t *testing.T) {
 	}
 }
 
+// A backup that is later than the database knows all that this one refused:
+// nothing of it is undone.
+func TestRestoreOfTheLaterOne(t *testing.T) {
+	path, backup := later(t)
+	latest := filepath.Join(t.TempDir(), "latest.db")
+	if err := os.Rename(path, latest); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(readText(t, backup)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := mustRestore(t, path, latest, RestoreOptions{})
+	if want := (keystore.Reconciled{Lineage: keystore.LineageEarlier}); done.Reconciled == nil || !reflect.DeepEqual(*done.Reconciled, want) {
+		t.Errorf("%+v", done.Reconciled)
+	}
+	checkRevoked(t, path)
+}
+
 // checkRevoked demands of a database that it refuses what was revoked later.
 func checkRevoked(t *testing.T, path string) {
 	t.Helper()
@@ -233,6 +252,96 @@ func checkRevoked(t *testing.T, path string) {
 	}
 	if documents[keystore.KindRevokedToken] != "1" || documents[keystore.KindSigningRing] != "new" {
 		t.Errorf("%v", documents)
+	}
+}
+
+// Whoever revived keys by mistake takes that back by restoring what was
+// replaced, though by then neither went on from the other.
+func TestRestoreTakesReviveBack(t *testing.T) {
+	path, backup := later(t)
+	revived := mustRestore(t, path, backup, RestoreOptions{Revive: true})
+	s, _ := openWithKeyFile(t, path)
+	change(t, s, "key_same", func(r *keystore.Record) { r.Name = "changed since" })
+	s.Close()
+	done := mustRestore(t, path, revived.Replaced, RestoreOptions{})
+	if done.Reconciled == nil || done.Reconciled.Lineage != keystore.LineageApart {
+		t.Errorf("%+v", done.Reconciled)
+	}
+	checkRevoked(t, path)
+}
+
+// Of two histories each has revoked what the other one has not.
+func TestRestoreOfAnotherHistory(t *testing.T) {
+	path, backup := later(t)
+	if err := os.WriteFile(KeyFile(backup), []byte(readText(t, KeyFile(path))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := openWithKeyFile(t, backup) // what was backed up goes on elsewhere
+	change(t, s, "key_same", func(r *keystore.Record) { r.Blocked = true })
+	change(t, s, "key_off", func(r *keystore.Record) { rotateTo(r, 7) })
+	s.Close()
+	done := mustRestore(t, path, backup, RestoreOptions{})
+	if done.Reconciled == nil || done.Reconciled.Lineage != keystore.LineageApart {
+		t.Fatalf("%+v", done.Reconciled)
+	}
+	s, _ = openWithKeyFile(t, path)
+	for id, want := range map[string]error{
+		"key_same": keystore.ErrBlocked, "key_blocked": keystore.ErrBlocked, "key_off": keystore.ErrDeactivated,
+		"key_rotated": keystore.ErrSuperseded, "key_unblocked": keystore.ErrBlocked, "key_deleted": keystore.ErrBlocked,
+	} {
+		if r := look(t, s, id); !errors.Is(r.Admit(1, time.Now()), want) {
+			t.Errorf("%s: %v, want %v", id, r.Admit(1, time.Now()), want)
+		}
+	}
+	if r := look(t, s, "key_off"); r.Current.Digest[0] != 7 || !r.Deactivated {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A log that was cut shows a backup's place no more: most backups are as old.
+func TestRestoreOfAnOldBackup(t *testing.T) {
+	path, backup := later(t)
+	s, _ := openWithKeyFile(t, path)
+	s.logKept = 2
+	change(t, s, "key_same", func(r *keystore.Record) { r.Blocked = true })
+	old, err := CheckBackup(t.Context(), backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if held, err := s.logged(t.Context(), old.Head); err != nil || held {
+		t.Fatalf("the log still holds revision %d: %v", old.Head.Revision, err)
+	}
+	lineage, err := lineageOf(t.Context(), s, openAt(t, backup))
+	if err != nil || lineage != keystore.LineageLater {
+		t.Errorf("%s %v", lineage, err)
+	}
+}
+
+// What a permission or an organization allows is as it was backed up, and
+// said to be.
+func TestRestoreNamesRules(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "warder.db")
+	s, _ := openWithKeyFile(t, path)
+	put := func(body string, allowed []string) {
+		t.Helper()
+		_, err := s.Transact(t.Context(), func(tx keystore.Tx) error {
+			o, err := tx.Organization(keystore.DefaultOrganization)
+			o.AllowedPermissions = allowed
+			return errors.Join(err, tx.PutOrganization(&o),
+				tx.PutDocument(&keystore.Document{Kind: keystore.KindPermission, Name: "perm_same", Body: []byte("same")}),
+				tx.PutDocument(&keystore.Document{Kind: keystore.KindPermission, Name: "perm_a", Body: []byte(body)}))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("wide", nil)
+	backup := saveCopy(t, s)
+	put("narrow", []string{"perm_a"})
+	s.Close()
+	done := mustRestore(t, path, backup, RestoreOptions{})
+	if want := []string{"perm_a", keystore.DefaultOrganization}; done.Reconciled == nil || !slices.Equal(done.Reconciled.Rules, want) {
+		t.Errorf("%+v, want %q", done.Reconciled, want)
 	}
 }
 
