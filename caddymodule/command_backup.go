@@ -40,6 +40,8 @@ type backedUp struct {
 	SHA256    string            `json:"sha256"`
 	MasterKey string            `json:"master_key"`
 	KeyFile   string            `json:"key_file,omitempty"` // empty: the key is configured
+
+	astray bool // nothing here has the key
 }
 
 func backup(s *session) error {
@@ -114,7 +116,7 @@ func (s *session) copyClosed(w io.Writer) (backedUp, error) {
 	if err != nil {
 		return backedUp{}, err
 	}
-	from, err := sqlite.CopyClosed(s.context(), found.path)
+	from, sealed, err := sqlite.CopyClosed(s.context(), found.path)
 	if err != nil {
 		return backedUp{}, reachable(err)
 	}
@@ -123,9 +125,10 @@ func (s *session) copyClosed(w io.Writer) (backedUp, error) {
 	if err := errors.Join(err, from.Close()); err != nil {
 		return backedUp{}, fmt.Errorf("copying %s: %w", found.path, err)
 	}
-	done := backedUp{SHA256: hex.EncodeToString(sum.Sum(nil)), KeyFile: found.keyFile()}
-	if !found.master.IsZero() {
-		done.MasterKey = found.master.Fingerprint()
+	done := backedUp{SHA256: hex.EncodeToString(sum.Sum(nil)), MasterKey: sealed.Fingerprints()[0]}
+	file, err := found.keyOf(sealed)
+	if done.astray = err != nil; !done.astray {
+		done.KeyFile = file
 	}
 	return done, nil
 }
@@ -153,11 +156,11 @@ func (b backedUp) text() string {
 	}
 	text += fmt.Sprintf("%d bytes, sha256 %s\n", b.Size, b.SHA256)
 	where := "which is configured"
-	if b.KeyFile != "" {
+	switch {
+	case b.KeyFile != "":
 		where = "the one in " + b.KeyFile
-	}
-	if b.MasterKey == "" {
-		return text + "it is of no use without the master key, " + where + ": keep that, too, but not in the same place\n"
+	case b.astray:
+		where = "which nothing here holds"
 	}
 	return text + fmt.Sprintf("it is of no use without master key %s, %s: keep that, too, but not in the same place\n", b.MasterKey, where)
 }

@@ -31,6 +31,23 @@ func (i *installation) keyFile() string {
 	return sqlite.KeyFile(i.path)
 }
 
+// keyOf returns the file that holds the key which opens sealed; empty: it is
+// configured. keystore.ErrWrongMasterKey if there is none here that does.
+func (i *installation) keyOf(sealed keystore.SealedSecret) (file string, err error) {
+	if i.master.IsZero() {
+		return sqlite.KeyFileFor(i.path, sealed)
+	}
+	for _, master := range append([]keystore.MasterKey{i.master}, i.others()...) {
+		if _, err = keystore.OpenStoreSecret(master, sealed); !errors.Is(err, keystore.ErrWrongMasterKey) {
+			break
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("opening database %s with the configured master_key: %w", i.path, err)
+	}
+	return "", nil
+}
+
 // others are the keys that the database may be sealed under beside the present.
 func (i *installation) others() []keystore.MasterKey {
 	if i.previous.IsZero() {

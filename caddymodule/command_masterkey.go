@@ -90,30 +90,42 @@ func describeMasterKey(key *managementapi.MasterKey) string {
 	return text
 }
 
+// masterKeyOfFiles asks the database of a server that does not run, and changes
+// nothing in it.
 func (s *session) masterKeyOfFiles() (key managementapi.MasterKey, err error) {
-	err = s.onFiles(func(found *installation, store *sqlite.Store) error {
-		sealed, err := store.SealedSecret(s.context())
-		if err != nil {
-			return err
-		}
-		names := sealed.Fingerprints()
-		key = managementapi.MasterKey{Fingerprint: names[0], Former: append([]string{}, names[1:]...), Source: managementapi.SourceConfigured}
-		if key.KeyFile = found.keyFile(); key.KeyFile != "" {
-			key.Source = managementapi.SourceKeyFile
-		}
-		return nil
-	})
+	found, err := s.closedInstallation()
+	if err != nil {
+		return key, err
+	}
+	sealed, err := sqlite.SealedClosed(s.context(), found.path)
+	if err != nil {
+		return key, reachable(err)
+	}
+	names := sealed.Fingerprints()
+	key = managementapi.MasterKey{Fingerprint: names[0], Former: append([]string{}, names[1:]...), Source: managementapi.SourceConfigured}
+	if key.KeyFile, err = found.keyOf(sealed); key.KeyFile != "" {
+		key.Source = managementapi.SourceKeyFile
+	}
 	return key, err
+}
+
+// closedInstallation is that of a server that does not run, but did.
+func (s *session) closedInstallation() (*installation, error) {
+	found, err := s.installation()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(found.path); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no server runs, and there is no database %s", found.path)
+	}
+	return found, nil
 }
 
 // onFiles opens the database of a server that does not run.
 func (s *session) onFiles(do func(*installation, *sqlite.Store) error) error {
-	found, err := s.installation()
+	found, err := s.closedInstallation()
 	if err != nil {
 		return err
-	}
-	if _, err := os.Stat(found.path); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no server runs, and there is no database %s", found.path)
 	}
 	store, err := found.open(s)
 	if err != nil {

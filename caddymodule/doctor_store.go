@@ -26,7 +26,8 @@ func (s *SQLiteStore) examine(ctx context.Context, d *doctor) {
 	master, previous := d.masterKeys()
 	d.examineFile("database", s.Path)
 	d.examineFileClock(s.Path)
-	if master.IsZero() {
+	configured := !master.IsZero()
+	if !configured {
 		master = d.examineKeyFile(s.Path)
 	}
 	e, err := sqlite.Examine(ctx, s.Path)
@@ -39,10 +40,23 @@ func (s *SQLiteStore) examine(ctx context.Context, d *doctor) {
 		d.wrong("store", oneLine(err), "restore a backup, together with the key that belongs to it")
 	default:
 		d.examined(s.Path, e)
-		if !master.IsZero() {
+		if !master.IsZero() && (configured || !d.isHalfRotated(s.Path, e)) {
 			d.unlocks(e, master, previous)
 		}
 	}
+}
+
+// isHalfRotated tells of a change of the key file that was interrupted.
+func (d *doctor) isHalfRotated(path string, e keystore.Examination) bool {
+	if !e.Exists || e.Unclean {
+		return false
+	}
+	name, err := sqlite.KeyFileFor(path, e.Sealed)
+	if err != nil || name == sqlite.KeyFile(path) {
+		return false
+	}
+	d.hint("master key", "a change of it was interrupted: "+name+" opens the store", "nothing has to be done: the next start ends the change; until then keep that file, too")
+	return true
 }
 
 // examineFile says who can read a file that is for the server alone.

@@ -288,6 +288,32 @@ func TestMasterKeyFileRotation(t *testing.T) {
 	contains(t, "the audit log", s.warder("audit", "--json").stdout, "master_key.rotate", "store.backup", "store.restore")
 }
 
+// After a change of the key file that was interrupted, every command names the
+// file that opens the database, and only a start or the next change ends it.
+func TestHalfRotatedKeyFile(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, example(t))
+	s.start().interrupt()
+	former := s.read(keyFile)
+	s.warder("master-key", "rotate").ok(t)
+	s.write(keyFile+".new", s.read(keyFile))
+	s.write(keyFile, former)
+	contains(t, "the backup", s.warder("backup", "copy.db").ok(t).stdout, keyFile+".new:")
+	sent := s.warder("backup", "-")
+	contains(t, "what is said of a backup that is sent", sent.stderr, keyFile+".new:", masterKeyFingerprint(t, s))
+	contains(t, "the status", s.warder("master-key", "status").ok(t).stdout, keyFile+".new")
+	wantFindings(t, s.doctor(), 0, "??", "was interrupted", keyFile+".new")
+	if s.read(keyFile) != former {
+		t.Error("to ask has changed the key file")
+	}
+	other := newSite(t, example(t))
+	other.write("copy.db", s.read("copy.db"))
+	other.write("kept.key", s.read(keyFile+".new"))
+	other.warder("restore", "copy.db", "--key-file", "kept.key").ok(t)
+	s.start()
+	s.absent(keyFile + ".new")
+}
+
 // A configured master key is changed by the configuration.
 func TestConfiguredMasterKeyRotation(t *testing.T) {
 	t.Parallel()

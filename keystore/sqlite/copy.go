@@ -39,23 +39,35 @@ func (s *Store) Copy(ctx context.Context) (io.ReadCloser, error) {
 }
 
 // CopyClosed is Copy of a database that no process has open. It takes it for
-// as long, and changes nothing: an older schema stays older.
-func CopyClosed(ctx context.Context, path string) (io.ReadCloser, error) {
+// as long, and changes nothing: an older schema stays older. It says what the
+// copy is sealed under, too.
+func CopyClosed(ctx context.Context, path string) (io.ReadCloser, keystore.SealedSecret, error) {
 	path, lock, err := takeClosed(path)
 	if err != nil {
-		return nil, err
+		return nil, keystore.SealedSecret{}, err
 	}
 	c, err := beginCopy(ctx, path)
 	if err != nil {
-		return nil, errors.Join(refusal("copying", path, err), lock.release())
+		return nil, keystore.SealedSecret{}, errors.Join(refusal("copying", path, err), lock.release())
 	}
 	c.release = lock.release
-	return c, nil
+	return c, c.sealed, nil
+}
+
+// SealedClosed returns what a database is sealed under that no process has
+// open, and changes nothing.
+func SealedClosed(ctx context.Context, path string) (keystore.SealedSecret, error) {
+	c, sealed, err := CopyClosed(ctx, path)
+	if err != nil {
+		return sealed, err
+	}
+	return sealed, c.Close()
 }
 
 // snapshotCopy reads the pages of a database from one snapshot, in order:
 // together they are a database file.
 type snapshotCopy struct {
+	sealed  keystore.SealedSecret
 	release func() error // of what kept others away
 	ended   func()       // nil: nobody has to know
 
@@ -79,6 +91,10 @@ func beginCopy(ctx context.Context, path string) (_ *snapshotCopy, err error) {
 	}()
 	if c.view, err = c.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}); err != nil {
 		return nil, err
+	}
+	row := c.view.QueryRowContext(ctx, secretQuery)
+	if err = row.Scan(number(&c.sealed.Version), &c.sealed.Sealed, &c.sealed.Check); err != nil {
+		return nil, missing(err, "the store secret is missing")
 	}
 	c.pages, err = c.view.QueryContext(ctx, "SELECT data FROM sqlite_dbpage('main') ORDER BY pgno")
 	return c, err

@@ -194,13 +194,17 @@ func TestCopyThatStalls(t *testing.T) {
 func TestCopyClosed(t *testing.T) {
 	s := openAt(t, filepath.Join(t.TempDir(), "warder.db"))
 	putKey(t, s, "key_a")
-	if _, err := CopyClosed(t.Context(), s.path); !errors.Is(err, keystore.ErrStoreInUse) {
+	if _, _, err := CopyClosed(t.Context(), s.path); !errors.Is(err, keystore.ErrStoreInUse) {
 		t.Errorf("a database in use: %v", err)
 	}
-	s.Close()
-	c, err := CopyClosed(t.Context(), s.path)
+	want, err := s.SealedSecret(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	s.Close()
+	c, sealed, err := CopyClosed(t.Context(), s.path)
+	if err != nil || !reflect.DeepEqual(sealed, want) {
+		t.Fatalf("sealed as %v, want %v: %v", sealed, want, err)
 	}
 	if _, err := Open(t.Context(), s.path, testGenesis); !errors.Is(err, keystore.ErrStoreInUse) {
 		t.Errorf("a database that is copied: %v", err)
@@ -208,8 +212,21 @@ func TestCopyClosed(t *testing.T) {
 	if name := saveTo(t, c); !reflect.DeepEqual(rows(t, name), rows(t, s.path)) {
 		t.Error("the copy is not what the store holds")
 	}
-	if _, err := CopyClosed(t.Context(), s.path+".not"); !errors.Is(err, os.ErrNotExist) {
+	if _, _, err := CopyClosed(t.Context(), s.path+".not"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no database: %v", err)
+	}
+}
+
+// To be asked what it is sealed under changes no database, an older one neither.
+func TestSealedClosed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "warder.db")
+	versionOne(t, path, 3)
+	before := readText(t, path)
+	if sealed, err := SealedClosed(t.Context(), path); err != nil || len(sealed.Fingerprints()) != 1 {
+		t.Errorf("%v %v", sealed, err)
+	}
+	if readText(t, path) != before {
+		t.Error("the database has changed")
 	}
 }
 

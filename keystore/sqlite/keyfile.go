@@ -135,6 +135,30 @@ func MasterKeyBeside(path string) (keystore.MasterKey, error) {
 	return master, err
 }
 
+// KeyFileFor returns the name of the file beside the database at path whose key
+// opens sealed: the key file, or the pending one of a change that was
+// interrupted. It changes nothing. Errors are of the key file:
+// keystore.ErrWrongMasterKey, fs.ErrNotExist.
+func KeyFileFor(path string, sealed keystore.SealedSecret) (string, error) {
+	file := keyFile{path: KeyFile(path)}
+	err := opens(file.path, sealed)
+	if err != nil && opens(file.pending(), sealed) == nil {
+		return file.pending(), nil
+	}
+	return file.path, err
+}
+
+func opens(name string, sealed keystore.SealedSecret) error {
+	master, err := readKey(name)
+	if err != nil {
+		return err
+	}
+	if _, err := keystore.OpenStoreSecret(master, sealed); err != nil {
+		return fmt.Errorf("key file %s: %w", name, err)
+	}
+	return nil
+}
+
 func readKey(name string) (keystore.MasterKey, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {

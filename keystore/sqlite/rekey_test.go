@@ -47,6 +47,7 @@ func TestKeyRotationInterrupted(t *testing.T) {
 			}
 		}
 		s.Close()
+		checkKeyFileFor(t, path)
 
 		s, again := openWithKeyFile(t, path)
 		if !again.SameAs(secret) {
@@ -60,6 +61,23 @@ func TestKeyRotationInterrupted(t *testing.T) {
 			t.Fatalf("after %d steps: %s %s %v", interrupted, former, present, err)
 		}
 		checkRotated(t, s, secret, present)
+	}
+}
+
+// checkKeyFileFor: the file that is named opens the database.
+func checkKeyFileFor(t *testing.T, path string) {
+	t.Helper()
+	sealed, err := SealedClosed(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := KeyFileFor(path, sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	master, err := readKey(name)
+	if err != nil || master.Fingerprint() != sealed.Fingerprints()[0] {
+		t.Errorf("%s holds %s %v, sealed under %s", name, master.Fingerprint(), err, sealed.Fingerprints()[0])
 	}
 }
 
