@@ -314,6 +314,24 @@ func TestHalfRotatedKeyFile(t *testing.T) {
 	s.absent(keyFile + ".new")
 }
 
+// What root does for a server that is another user's, this one can go on with.
+func TestUpkeepByRoot(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, example(t))
+	s.asNobody()
+	server := s.user
+	v := s.start()
+	k := s.createKey()
+	v.interrupt()
+	s.user = nil
+	s.warder("master-key", "rotate").ok(t)
+	s.warder("backup", "again.db").ok(t)
+	s.warder("restore", "again.db").ok(t)
+	s.user = server
+	s.start()
+	s.expect(http.StatusOK, "Token "+k.APIKey, "after what root did")
+}
+
 // A configured master key is changed by the configuration.
 func TestConfiguredMasterKeyRotation(t *testing.T) {
 	t.Parallel()

@@ -117,7 +117,7 @@ func (f keyFile) propose(master keystore.MasterKey) error {
 	if err := os.Remove(f.pending()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing a key that was never used: %w", err)
 	}
-	if err := writeSynced(f.pending(), master.Text().Reveal()+"\n"); err != nil {
+	if err := writeSynced(f.pending(), f.path, master.Text().Reveal()+"\n"); err != nil {
 		return fmt.Errorf("writing key file: %w", err)
 	}
 	return nil
@@ -172,13 +172,16 @@ func readKey(name string) (keystore.MasterKey, error) {
 }
 
 // writeSynced creates the file, which must not exist, readable by its owner
-// only, and returns when it and its name are on disk.
-func writeSynced(name, text string) (err error) {
+// only, who is that of the file whose place it will take, and returns when it
+// and its name are on disk.
+func writeSynced(name, former, text string) (err error) {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(text)
+	if _, err = f.WriteString(text); err == nil {
+		err = inherit(f, former)
+	}
 	if err == nil {
 		err = f.Sync()
 	}

@@ -72,6 +72,13 @@ func ownerOf(file *os.File) string {
 	return "process " + strconv.Itoa(pid)
 }
 
+func chownLike(f *os.File, info fs.FileInfo) error {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return f.Chown(int(st.Uid), int(st.Gid))
+	}
+	return nil
+}
+
 // hardLinks returns how many names a file has. SQLite names the write-ahead
 // log after the name it was opened by: two names would mean two logs.
 func hardLinks(info fs.FileInfo) uint64 {

@@ -78,6 +78,19 @@ func syncDirectory(dir string) error {
 	return d.Sync()
 }
 
+// inherit gives f to whoever has the file whose place it is to take: root often
+// does for a server what the server, as another user, goes on with.
+func inherit(f *os.File, from string) error {
+	info, err := os.Stat(from)
+	if errors.Is(err, fs.ErrNotExist) || os.Geteuid() != 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return chownLike(f, info)
+}
+
 // A file is what lies at a store's path before SQLite touches it.
 type file struct {
 	exists  bool

@@ -111,7 +111,9 @@ func (r *restoration) receive(backup io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("restoring: %w", err)
 	}
-	_, err = io.Copy(f, backup)
+	if _, err = io.Copy(f, backup); err == nil {
+		err = inherit(f, r.path)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
