@@ -61,7 +61,7 @@ func (b *BackupFile) checkName() error {
 }
 
 // open takes the unfinished file. It is stale if whoever had it before has
-// just given it its name, or removed it.
+// just given it its name, or removed it, or is somebody else.
 func (b *BackupFile) open() (stale bool, err error) {
 	partial := b.name + partialSuffix
 	f, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
@@ -72,7 +72,10 @@ func (b *BackupFile) open() (stale bool, err error) {
 		err = fmt.Errorf("another one is writing %s", b.name)
 	}
 	if err == nil {
-		stale, err = !isNamed(f, partial), nil
+		stale = !isNamed(f, partial)
+	}
+	if err == nil && !stale && !isOwn(f) { // whoever laid it there could read what gets into it
+		stale, err = true, os.Remove(partial)
 	}
 	if err == nil && !stale {
 		err = errors.Join(f.Truncate(0), f.Chmod(0o600))
@@ -83,6 +86,15 @@ func (b *BackupFile) open() (stale bool, err error) {
 	}
 	b.file = f
 	return false, nil
+}
+
+func isOwn(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || int(st.Uid) == os.Geteuid()
 }
 
 func isNamed(f *os.File, name string) bool {

@@ -268,3 +268,23 @@ func TestCheckBackup(t *testing.T) {
 		}
 	}
 }
+
+// Of a file that somebody else has laid into the way, he could read what gets
+// into it.
+func TestBackupFileOfSomebodyElse(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("to make a file of somebody else takes root")
+	}
+	name := filepath.Join(t.TempDir(), "backup.db")
+	if err := errors.Join(os.WriteFile(name+partialSuffix, nil, 0o666), os.Chown(name+partialSuffix, 12345, 12345)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := CreateBackup(name, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if !isOwn(b.file) || !isNamed(b.file, name+partialSuffix) {
+		t.Error("the backup is written into it")
+	}
+}
