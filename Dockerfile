@@ -28,6 +28,7 @@ ENV PATH=/usr/bin \
 	XDG_DATA_HOME=/data \
 	XDG_CONFIG_HOME=/data/config \
 	XDG_CACHE_HOME=/data/cache \
+	TMPDIR=/data \
 	CADDY_ADMIN=unix//data/admin.sock
 # By number: Kubernetes cannot tell from a name that it is not root.
 USER 65532:65532

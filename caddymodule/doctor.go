@@ -72,7 +72,11 @@ func (d *doctor) examineConfiguration() {
 		return
 	}
 	d.config = config
-	if err := provisioned(text); err != nil {
+	switch err := provisioned(text); {
+	case errors.Is(err, errNoRoom):
+		d.wrong(check, oneLine(err), "name a directory that may be written to in the environment variable TMPDIR, and look again")
+		return
+	case err != nil:
 		d.wrong(check, oneLine(err), "correct it; nothing of it would be served as it is")
 		return
 	}

@@ -116,13 +116,16 @@ func (c *configuration) anyServer(is func(*server) bool) bool {
 	return false
 }
 
+// errNoRoom says nothing about the configuration.
+var errNoRoom = errors.New("it cannot be tried")
+
 // provisioned returns why a configuration would not be served. It provisions
 // all of it, on an empty store, with logs and Caddy's own storage in a
 // directory that is removed: so it touches nothing that is there.
 func provisioned(text []byte) error {
 	dir, err := os.MkdirTemp("", "warder-doctor-")
 	if err != nil {
-		return fmt.Errorf("making room for a trial: %w", err)
+		return fmt.Errorf("%w: %w", errNoRoom, err)
 	}
 	defer os.RemoveAll(dir)
 	trial, err := onTrial(text, dir)

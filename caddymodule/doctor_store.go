@@ -69,9 +69,17 @@ func (d *doctor) examineFile(check, path string) {
 		d.wrong(check, oneLine(err), "run this as the user that the server runs as, and give that user the file")
 	case info.Mode().Perm()&0o077 != 0:
 		d.wrong(check, fmt.Sprintf("%s is open to others (%04o)", path, info.Mode().Perm()), "chmod 600 "+path)
+	case isOpenToAll(filepath.Dir(path)):
+		d.wrong(check, "everybody may put another file in place of "+path, "chmod 700 "+filepath.Dir(path))
 	default:
 		d.ok(check, "%s is for its owner only", path)
 	}
+}
+
+// isOpenToAll reports whether everybody may replace what is in a directory.
+func isOpenToAll(dir string) bool {
+	info, err := os.Stat(dir)
+	return err == nil && info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0
 }
 
 // examineDirectory says whether a file that is not there can be made.
@@ -82,7 +90,7 @@ func (d *doctor) examineDirectory(check, dir string) {
 		d.ok(check, "%s does not exist yet", dir)
 	case err != nil:
 		d.wrong(check, oneLine(err), "give the user that the server runs as the directory")
-	case info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0:
+	case isOpenToAll(dir):
 		d.wrong(check, fmt.Sprintf("everybody may put files into %s (%04o)", dir, info.Mode().Perm()), "chmod 700 "+dir)
 	default:
 		d.ok(check, "not there yet; %s is where it is made", dir)

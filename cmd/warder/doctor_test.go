@@ -145,6 +145,7 @@ func TestDoctorFindsWhatShouldNotBe(t *testing.T) {
 	}{
 		"the key file is open to others":    {func(s *site) { s.chmod(keyFile, 0o644) }, 1, "!!", []string{"chmod 600 data/warder.db.key"}},
 		"the database is open to others":    {func(s *site) { s.chmod(database, 0o640) }, 1, "!!", []string{"chmod 600 data/warder.db"}},
+		"the directory is open to others":   {func(s *site) { s.chmod("data", 0o777) }, 1, "!!", []string{"chmod 700 data"}},
 		"the database is from the future":   {func(s *site) { s.touch(database, time.Now().Add(time.Hour)) }, 1, "!!", []string{"set the clock"}},
 		"the admin endpoint is open":        {global("admin :2019"), 1, "!!", []string{"can be reached from elsewhere", "localhost:2019"}},
 		"it is meant to be open":            {global("admin :2019\n\twarder {\n\t\tadmin_api remote\n\t}"), 0, "??", []string{"whoever reaches it is administrator"}},
@@ -164,6 +165,19 @@ func TestDoctorFindsWhatShouldNotBe(t *testing.T) {
 			c.spoil(s)
 			wantFindings(t, s.doctor(), c.code, c.mark, c.words...)
 		})
+	}
+}
+
+// Where nothing can be tried, that is what is said, and not that the
+// configuration is at fault.
+func TestDoctorWithoutRoom(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, example(t))
+	s.env = []string{"TMPDIR=" + s.path("nowhere")}
+	r := s.doctor()
+	wantFindings(t, r, 1, "!!", "it cannot be tried", "TMPDIR")
+	if strings.Contains(r.stdout, "nothing of it would be served") {
+		t.Errorf("%s", r.stdout)
 	}
 }
 
