@@ -3,7 +3,9 @@ package deploy
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
+	"strconv"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -136,10 +138,28 @@ func checkSidecar(t *testing.T, v *variant) {
 		t.Error("its root can be written")
 	}
 	checkReached(t, v)
+	checkGrace(t, v)
 	if len(pod.Containers[0].Ports) > 0 {
 		t.Error("the API behind has a port")
 	}
 }
+
+// checkGrace: what is being answered when the pod ends has the time that the
+// configuration gives it, after that in which requests go on coming.
+func checkGrace(t *testing.T, v *variant) {
+	t.Helper()
+	found := gracePeriod.FindStringSubmatch(v.config.Data["Caddyfile"])
+	if found == nil {
+		t.Fatal("the configuration says nothing of a grace period")
+	}
+	grace, _ := strconv.Atoi(found[1])
+	pod := v.deployment.Spec.Template.Spec
+	if awaited := pod.Containers[0].Lifecycle.PreStop.Sleep.Seconds; *pod.TerminationGracePeriodSeconds <= awaited+int64(grace) {
+		t.Errorf("the pod is killed after %d s, of which %d are awaited and %d are for answers", *pod.TerminationGracePeriodSeconds, awaited, grace)
+	}
+}
+
+var gracePeriod = regexp.MustCompile(`\n\tgrace_period (\d+)s\n`)
 
 func checkProbe(t *testing.T, probe *corev1.Probe, path string) {
 	t.Helper()
@@ -148,6 +168,8 @@ func checkProbe(t *testing.T, probe *corev1.Probe, path string) {
 	}
 }
 
+// checkReached: the gate and nothing else, by its number. A sidecar's port of a
+// name is found by services since Kubernetes 1.32, and not by every network.
 func checkReached(t *testing.T, v *variant) {
 	t.Helper()
 	var reached []string
@@ -159,10 +181,10 @@ func checkReached(t *testing.T, v *variant) {
 			reached = append(reached, "everything")
 		}
 	}
-	if !slices.Equal(reached, []string{"http"}) || !slices.Equal(v.network.Spec.PolicyTypes, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}) {
+	if !slices.Equal(reached, []string{"8080"}) || !slices.Equal(v.network.Spec.PolicyTypes, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}) {
 		t.Errorf("the network reaches %q", reached)
 	}
-	if len(v.service.Spec.Ports) != 1 || v.service.Spec.Ports[0].TargetPort.StrVal != "http" {
+	if len(v.service.Spec.Ports) != 1 || v.service.Spec.Ports[0].TargetPort.IntValue() != 8080 {
 		t.Errorf("the service leads to %v", v.service.Spec.Ports)
 	}
 }
