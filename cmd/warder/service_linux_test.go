@@ -15,7 +15,8 @@ import (
 const serviceUnit = deployDirectory + "/systemd/warder.service"
 
 // serviceDeployment runs the configuration of the unit as the unit does: with
-// its environment, and the master key as a credential.
+// its environment, and the master key as a credential. CREDENTIALS_DIRECTORY is
+// not set: to start, it is, but not to reload.
 func serviceDeployment(t *testing.T) *deployment {
 	t.Helper()
 	d := newDeployment(t, "systemd/Caddyfile", "/var/lib/warder/warder.db", "data/warder.db")
@@ -25,8 +26,7 @@ func serviceDeployment(t *testing.T) *deployment {
 		}
 	}
 	d.write("credentials/master_key", keystore.NewMasterKey().Text().Reveal())
-	d.env = append(d.env, "CREDENTIALS_DIRECTORY="+d.path("credentials"))
-	below := strings.NewReplacer("/var/lib/warder", d.path("data"), "/run/warder", d.path("run"))
+	below := strings.NewReplacer("/var/lib/warder", d.path("data"), "/run/warder", d.path("run"), "%d", d.path("credentials"))
 	for _, line := range unitValues(t, "Environment") {
 		d.env = append(d.env, strings.Fields(below.Replace(line))...)
 	}
