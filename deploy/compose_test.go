@@ -4,7 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
@@ -47,6 +49,11 @@ func TestCompose(t *testing.T) {
 			continue
 		}
 		exists(t, filepath.Join(s.Build.Context, "Dockerfile"))
+		for _, directory := range s.Tmpfs {
+			if !strings.HasSuffix(directory, ":mode=1777") {
+				t.Errorf("%s may not write to %s", name, directory)
+			}
+		}
 		for _, v := range s.Volumes {
 			if v.Type == types.VolumeTypeBind {
 				exists(t, v.Source)
@@ -55,6 +62,8 @@ func TestCompose(t *testing.T) {
 	}
 	if grace := warder.Environment["WARDER_GRACE_PERIOD"]; grace == nil || warder.StopGracePeriod == nil {
 		t.Error("nothing is said of a grace period")
+	} else if given, err := time.ParseDuration(*grace); err != nil || given >= time.Duration(*warder.StopGracePeriod) {
+		t.Errorf("what is being answered for %s is cut off after %s: %v", *grace, warder.StopGracePeriod, err)
 	}
 }
 
