@@ -20,8 +20,8 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
 
 # Time zones and certificate authorities are in the binary.
 FROM scratch
-COPY --from=build /out/warder /usr/bin/warder
-COPY deploy/Caddyfile /etc/warder/Caddyfile
+COPY --from=build --chmod=755 /out/warder /usr/bin/warder
+COPY --chmod=644 deploy/Caddyfile /etc/warder/Caddyfile
 # A named volume takes over owner and mode.
 COPY --from=build --chown=65532:65532 /out/data /data
 ENV PATH=/usr/bin \

@@ -51,6 +51,9 @@ func newImage(t *testing.T) *image {
 	if out, err := exec.Command("strip", "-o", filepath.Join(built, "out", "warder"), binary).CombinedOutput(); err != nil {
 		t.Fatalf("strip: %v\n%s", err, out)
 	}
+	if err := os.Chmod(filepath.Join(built, "out", "warder"), 0o700); err != nil { // as a strict umask leaves it
+		t.Fatal(err)
+	}
 	m.buildah("build", "--isolation", "chroot", "--format", "docker", "--build-context", "build="+built, "-t", "warder", "../..")
 	m.work = m.buildah("from", "--name", "warder-test", "warder")
 	m.root = m.buildah("mount", m.work)
@@ -213,6 +216,7 @@ func (m *image) testBuildah(t *testing.T) {
 	d.awaitReady(v)
 	pid := descendant(t, v.cmd.Process.Pid, "warder")
 	m.checkUser(t, pid)
+	d.checkDoctor()
 	d.checkWhole(v, pid)
 }
 
@@ -229,6 +233,7 @@ func (m *image) testReadOnly(t *testing.T) {
 	t.Logf("ready after %v", time.Since(began).Round(time.Millisecond))
 	limit.check(v)
 	m.checkUser(t, v.cmd.Process.Pid)
+	d.checkDoctor()
 	d.checkWhole(v, v.cmd.Process.Pid)
 	limit.report()
 	left := names(t, d.path("data"))
@@ -267,6 +272,14 @@ func (m *image) checkUser(t *testing.T, pid int) {
 	t.Helper()
 	status := readFile(t, fmt.Sprintf("/proc/%d/status", pid))
 	contains(t, "the process", status, fmt.Sprintf("Uid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d\n", m.uid()), "CapEff:\t0000000000000000\n")
+}
+
+// checkDoctor demands that a trial of the configuration finds room in the image,
+// which has no directory for what is temporary.
+func (d *deployment) checkDoctor() {
+	d.t.Helper()
+	done := d.warder("doctor", "--config", "/etc/warder/Caddyfile")
+	contains(d.t.(*testing.T), "warder doctor", done.stdout, "/etc/warder/Caddyfile would be served")
 }
 
 // descendant finds the process of a name below another.
