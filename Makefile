@@ -1,7 +1,13 @@
-.PHONY: build test lint bench
+.PHONY: build release test lint bench
 
 build:
 	CGO_ENABLED=0 go build ./cmd/warder
+
+# dist/out/warder as an image has it, beside the directory that one needs, too.
+release:
+	mkdir -p dist/out/data
+	CGO_ENABLED=0 go build -trimpath -pgo=deploy/warder.pgo \
+		-ldflags "-s -w -X github.com/caddyserver/caddy/v2.CustomVersion=$(VERSION)" -o dist/out/warder ./cmd/warder
 
 test:
 	./test.sh

@@ -96,6 +96,7 @@ CGO_ENABLED=0 go test -count=1 -run DropFilePages ./cmd/warder
 # That everything can be measured, not how fast it is.
 step "bench"
 bench/run.sh -smoke compare >/dev/null
+SECONDS_EACH=1 deploy/pgo.sh "$work/warder.pgo"
 
 step "fuzz, ${FUZZTIME:=5s} each"
 ./fuzz.sh "$FUZZTIME" blind

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,31 @@ func TestBinary(t *testing.T) {
 	contains(t, "keys --help", help.stdout, "warder keys", "create", "block", "Exit codes")
 	contains(t, "help", s.warder("--help").stdout, "warder keys create", "warder run")
 }
+
+// TestVersionStamp: a release and an image call themselves what they are told
+// to.
+func TestVersionStamp(t *testing.T) {
+	t.Parallel()
+	repository := filepath.Join("..", "..")
+	built := map[string]string{}
+	for _, file := range []string{"Makefile", "Dockerfile"} {
+		found := versionStamp.FindStringSubmatch(readFile(t, filepath.Join(repository, file)))
+		if found == nil {
+			t.Fatalf("%s stamps no version", file)
+		}
+		built[found[1]] = file
+	}
+	for variable, file := range built { // one, unless they differ
+		s := newSite(t, example(t))
+		out := filepath.Join(filepath.Dir(s.dir), "stamped")
+		goBuild(t, repository, "-ldflags", "-X "+variable+"=v9.8.7", "-o", out, "./cmd/warder")
+		if got := s.run(out, "version").stdout; !strings.HasPrefix(got, "v9.8.7") {
+			t.Errorf("stamped as in %s it is version %s", file, got)
+		}
+	}
+}
+
+var versionStamp = regexp.MustCompile(`-X ([\w./]+)=\$`)
 
 func checkModules(t *testing.T, done ended) {
 	t.Helper()
