@@ -159,8 +159,7 @@ func (m *image) testSource(t *testing.T) {
 	}
 }
 
-// newContainer makes a deployment whose ./warder runs the image's by prefix, as
-// `docker exec` would.
+// newContainer makes a deployment whose ./warder runs the image's by prefix.
 func (m *image) newContainer(t *testing.T, prefix func(*deployment) []string) *deployment {
 	t.Helper()
 	d := newDeployment(t, "Caddyfile")
@@ -173,13 +172,19 @@ func (m *image) newContainer(t *testing.T, prefix func(*deployment) []string) *d
 	if err := os.Remove(d.path("warder")); err != nil {
 		t.Fatal(err)
 	}
-	d.write("warder", "#!/bin/sh\nexec '"+strings.Join(prefix(d), "' '")+"' \"$@\"\n")
-	if err := os.Chmod(d.path("warder"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	d.runBy(prefix(d))
 	d.env = append(append(d.env, m.config.Env...), d.places()...)
 	d.env = append(d.env, "PATH="+os.Getenv("PATH")) // of what runs the container
 	return d
+}
+
+// runBy has ./warder run what prefix begins with.
+func (d *deployment) runBy(prefix []string) {
+	d.t.Helper()
+	d.write("warder", "#!/bin/sh\nexec '"+strings.Join(prefix, "' '")+"' \"$@\"\n")
+	if err := os.Chmod(d.path("warder"), 0o755); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 // places are the variables that move the image's configuration to ports of the
@@ -200,7 +205,8 @@ func (d *deployment) startDemoOutside(t *testing.T) {
 	api.start()
 }
 
-// testBuildah runs the container with buildah.
+// testBuildah runs the container with buildah, and commands in it as `docker
+// exec` would: in the mounts and below the root of the process that serves.
 func (m *image) testBuildah(t *testing.T) {
 	d := m.newContainer(t, func(d *deployment) []string {
 		// Processes of its own, which end with the first of them, however that ends,
@@ -217,6 +223,9 @@ func (m *image) testBuildah(t *testing.T) {
 	d.awaitReady(v)
 	pid := descendant(t, v.cmd.Process.Pid, "warder")
 	m.checkUser(t, pid)
+	there, user := fmt.Sprintf("/proc/%d/", pid), fmt.Sprint(m.uid())
+	d.runBy([]string{"nsenter", "--mount=" + there + "ns/mnt", "--root=" + there + "root", "--wd=" + there + "cwd",
+		"--setgid", user, "--setuid", user, filepath.Join("/usr/bin", m.config.Entrypoint[0])})
 	d.checkWhole(v, pid)
 }
 
