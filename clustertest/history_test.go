@@ -113,7 +113,22 @@ func (v violation) String() string {
 			text += fmt.Sprintf(", seen by all at %v", c.seen)
 		}
 	}
+	text += "\n\tbefore that it said:"
+	for _, a := range v.earlier() {
+		text += fmt.Sprintf("\n\t%q, asked at %v, at %v", a.saw, a.began, a.ended)
+	}
 	return text
+}
+
+// earlier returns the last answers of the same node before the wrong one.
+func (v violation) earlier() (all []answer) {
+	const most = 12
+	for _, a := range v.credential.answers {
+		if a.node == v.answer.node && a.ended <= v.answer.ended && a != v.answer {
+			all = append(all, a)
+		}
+	}
+	return all[max(len(all)-most, 0):]
 }
 
 func written(m moment) string {
