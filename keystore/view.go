@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -283,25 +284,62 @@ func (v *View) read(ctx context.Context, id LookupID) (*entry, error) {
 // means: read again.
 func (v *View) fill(id LookupID, e *entry) (*entry, bool) {
 	if e.rec.ID == "" {
-		sum := v.hash(id)
-		return &absentEntry, v.shardOf(sum).fillAbsent(id, e, v.voided.of(sum))
+		return &absentEntry, v.fillAbsent(id, e)
 	}
-	sum := v.hash(LookupID(e.rec.ID))
+	return v.fillPresent(id, e)
+}
+
+// fillPresent keeps a key under its id and all its access keys at once: whoever
+// reads by one of them that it is gone has to find what stands under the others.
+func (v *View) fillPresent(id LookupID, e *entry) (*entry, bool) {
+	key, aliases := LookupID(e.rec.ID), e.rec.Aliases()
+	defer v.lock(append(aliases, key))()
+	for _, alias := range aliases {
+		if v.shard(alias).outdated(alias, e) {
+			return nil, false
+		}
+	}
+	sum := v.hash(key)
 	sl, now, ok := v.shardOf(sum).fill(e, v.voided.of(sum))
 	if !ok || !now.rec.FoundBy(id) {
 		return nil, false
 	}
-	return now, v.linkAlias(sl, now, id)
-}
-
-// linkAlias lets id, if it is one of the access keys, point at the slot.
-func (v *View) linkAlias(sl *slot, now *entry, id LookupID) bool {
-	for _, alias := range now.rec.Aliases() { // the record's own string, not the caller's
-		if alias == id {
-			return v.shard(id).link(alias, sl, now)
+	for _, alias := range aliases { // the record's own string, not the caller's
+		if now.rec.FoundBy(alias) {
+			v.shard(alias).link(alias, sl)
 		}
 	}
-	return true
+	return now, true
+}
+
+// fillAbsent keeps that there is no id. If it is an access key of a key that
+// stands here, that is older, and goes: by another name, too, nobody may find
+// again what one request was refused.
+func (v *View) fillAbsent(id LookupID, e *entry) bool {
+	sum := v.hash(id)
+	last, ok := v.shardOf(sum).fillAbsent(id, e, v.voided.of(sum))
+	if ok && last != nil {
+		v.shard(LookupID(last.rec.ID)).outdo(last.rec.ID, e.at)
+	}
+	return ok
+}
+
+// lock takes the shards of several names: all who do so in the same order.
+func (v *View) lock(names []LookupID) (unlock func()) {
+	var places []uint64
+	for _, name := range names {
+		places = append(places, v.hash(name)%uint64(len(v.shards)))
+	}
+	slices.Sort(places)
+	places = slices.Compact(places)
+	for _, i := range places {
+		v.shards[i].mu.Lock()
+	}
+	return func() {
+		for _, i := range places {
+			v.shards[i].mu.Unlock()
+		}
+	}
 }
 
 // Forget lets go what is known of the keys: a call begun after it reads the
@@ -425,10 +463,8 @@ func (s *shard) outdated(id LookupID, e *entry) bool {
 }
 
 // fill returns the slot and the entry that now stands there: e, or one that is
-// newer. False means: read again.
+// newer. False means: read again. The caller holds mu.
 func (s *shard) fill(e *entry, floor *atomic.Uint64) (*slot, *entry, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	id := e.rec.ID
 	if s.outdated(LookupID(id), e) || e.epoch < floor.Load() {
 		return nil, nil, false
@@ -451,27 +487,35 @@ func (s *shard) fill(e *entry, floor *atomic.Uint64) (*slot, *entry, bool) {
 	return sl, e, true
 }
 
-func (s *shard) fillAbsent(id LookupID, e *entry, floor *atomic.Uint64) bool {
+// fillAbsent returns the entry that stood under id, if there was one.
+func (s *shard) fillAbsent(id LookupID, e *entry, floor *atomic.Uint64) (last *entry, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := s.entry(id); s.outdated(id, e) || e.epoch < floor.Load() || now != nil && now.at > e.at {
-		return false
+	last = s.entry(id)
+	if s.outdated(id, e) || e.epoch < floor.Load() || last != nil && last.at > e.at {
+		return nil, false
 	}
 	s.slots.Remove(KeyID(id))
 	s.aliases.Remove(id)
 	s.absent.of(id).Add(LookupID(strings.Clone(string(id))), e.at)
-	return true
+	return last, true
 }
 
-func (s *shard) link(alias LookupID, sl *slot, now *entry) bool {
+// outdo lets go a key if what stands here is older than at, and lets nothing as
+// old enter.
+func (s *shard) outdo(id KeyID, at Revision) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.outdated(alias, now) {
-		return false
+	s.fence = max(s.fence, at)
+	if sl, ok := s.slots.Peek(id); ok && sl.entry.Load().at < at {
+		s.slots.Remove(id)
 	}
+}
+
+// link lets alias point at the slot of its key. The caller holds mu.
+func (s *shard) link(alias LookupID, sl *slot) {
 	s.absent.of(alias).Remove(alias)
 	s.aliases.Add(alias, sl)
-	return true
 }
 
 // apply raises the fence and puts the key's value as of head where an older

@@ -246,6 +246,61 @@ func TestAliasChecksItself(t *testing.T) {
 	}
 }
 
+// TestAbsenceByOneNameIsByAll: once a request by its access key was told that a
+// key is gone, none by its id finds it, whichever of the two look-ups began, or
+// was answered, first, and though nothing was applied.
+func TestAbsenceByOneNameIsByAll(t *testing.T) {
+	for name, size := range map[string]int{"one shard": 16, "many shards": 4096} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, size, 0)
+			begin := func() (byID, byAlias LookupID, older held, reader <-chan answer, newer held, refused <-chan answer) {
+				rec, _ := n.storedKey(t, "")
+				byID, byAlias = LookupID(rec.ID), LookupID(rec.Current.AccessKey)
+				answers := n.holdLookups()
+				reader = n.begin(context.Background(), byID)
+				older = <-answers
+				n.store.remove(t, rec.ID)
+				refused = n.begin(context.Background(), byAlias)
+				newer = <-answers
+				n.letLookupsPass()
+				return
+			}
+			t.Run("before the key enters", func(t *testing.T) {
+				_, _, older, reader, newer, refused := begin()
+				newer.release()
+				if got := <-refused; got.err != nil || got.rec.ID != "" {
+					t.Fatalf("the access key finds %+v, %v", got.rec, got.err)
+				}
+				older.release()
+				if got := <-reader; got.err != nil || got.rec.ID != "" {
+					t.Errorf("the id finds %+v, %v", got.rec, got.err)
+				}
+			})
+			t.Run("after the key has entered", func(t *testing.T) {
+				byID, _, older, reader, newer, refused := begin()
+				older.release()
+				<-reader
+				newer.release()
+				if got := <-refused; got.err != nil || got.rec.ID != "" {
+					t.Fatalf("the access key finds %+v, %v", got.rec, got.err)
+				}
+				if got := n.see(t, byID); got.ID != "" {
+					t.Errorf("the id finds %+v", got)
+				}
+			})
+			t.Run("of a key that was found by its id", func(t *testing.T) {
+				rec, _ := n.storedKey(t, "")
+				n.see(t, LookupID(rec.ID))
+				n.store.remove(t, rec.ID)
+				gone := n.see(t, LookupID(rec.Current.AccessKey)).ID == ""
+				if got := n.see(t, LookupID(rec.ID)); gone && got.ID != "" {
+					t.Errorf("the access key finds nothing, and the id %+v", got)
+				}
+			})
+		})
+	}
+}
+
 // TestDeletedIsKnownAbsent: nobody waits for the store to learn that a key,
 // or one of its access keys, is gone.
 func TestDeletedIsKnownAbsent(t *testing.T) {
