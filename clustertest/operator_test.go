@@ -53,13 +53,13 @@ func (o *operator) step() {
 		return
 	}
 	switch n := o.random.IntN(20); {
-	case n == 0:
+	case n < 3:
 		o.end("delete", http.MethodDelete, "", "")
-	case n < 3 && !o.held.blocked:
-		o.end("regenerate", http.MethodPost, "/regenerate", `{}`)
 	case n < 5 && !o.held.blocked:
+		o.end("regenerate", http.MethodPost, "/regenerate", `{}`)
+	case n < 7 && !o.held.blocked:
 		o.end("rotate", http.MethodPost, "/rotate", `{"force":true}`)
-	case n < 11:
+	case n < 13:
 		o.held.blocked = !o.held.blocked
 		o.toggle([]string{"unblock", "block"}, o.held.blocked)
 	default:
