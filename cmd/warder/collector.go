@@ -23,7 +23,7 @@ func giveCollectorRoom() {
 
 // roomWithin returns how much garbage may gather within a memory limit: little
 // of it, so that in a small container the collector stays as it is.
-func roomWithin(limit int64) uint64 { return uint64(min(mostGarbage, limit/8)) }
+func roomWithin(limit int64) uint64 { return uint64(min(mostGarbage, limit/16)) }
 
 // A collection is found by the collector, which then calls what was left to be
 // called. It is too large to share its memory with anything else that lives.

@@ -50,8 +50,8 @@ func percentNow() int {
 // set.
 func TestCollectorStaysAsItIs(t *testing.T) {
 	const small = 64 << 20
-	if got := percentFor(roomWithin(small*9/10), 10<<20); got != 100 {
-		t.Errorf("with 10 MiB alive in 64 MiB GOGC would be %d, want 100", got)
+	if got := percentFor(roomWithin(small*9/10), 4<<20); got != 100 {
+		t.Errorf("with 4 MiB alive in 64 MiB GOGC would be %d, want 100", got)
 	}
 	if got := roomWithin(math.MaxInt64); got != mostGarbage {
 		t.Errorf("without a limit %d bytes may gather, want %d", got, uint64(mostGarbage))
