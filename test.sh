@@ -66,13 +66,15 @@ CGO_ENABLED=0 go vet ./...
 # Beside the next step, of which much is compiling and then waiting: they assert
 # no time. The dashboard, the alerts and the manifests are a module of their
 # own, for the sake of the programs that read them. Cloudflare's client is not
-# under the race detector, which would compile this SDK a second time.
-step "several nodes: ${CYCLES:=6} revocations of each kind, faults for ${FAULTS:=3m}; dashboard, alerts and manifests; Cloudflare's own client; all told below"
+# under the race detector, which would compile this SDK a second time. Of the
+# bench it is tried that everything can be measured, not how fast it is.
+step "several nodes: ${CYCLES:=6} revocations of each kind, faults for ${FAULTS:=3m}; dashboard, alerts and manifests; Cloudflare's own client; bench; all told below"
 set -m # a process group of its own, which can be ended as one
 {
 	CGO_ENABLED=0 go test -count=1 -timeout 24h -v ./clustertest -cycles "$CYCLES" -faults "$FAULTS" &&
 		(cd deploy && CGO_ENABLED=0 go vet . && CGO_ENABLED=0 go test -count=1 .) &&
-		CGO_ENABLED=0 go test -count=1 ./managementapi/dialect/dialecttest
+		CGO_ENABLED=0 go test -count=1 ./managementapi/dialect/dialecttest &&
+		bench/run.sh -smoke >/dev/null && SECONDS_EACH=1 deploy/pgo.sh "$work/warder.pgo"
 } >"$work/aside" 2>&1 &
 aside=$!
 set +m
@@ -80,7 +82,7 @@ set +m
 step "test"
 CGO_ENABLED=1 go test -race -timeout 15m $(go list ./... | grep -v /clustertest)
 
-step "several nodes, dashboard, alerts and manifests, Cloudflare's own client"
+step "several nodes, dashboard, alerts and manifests, Cloudflare's own client, bench"
 wait "$aside" || failed=$?
 grep -v '^=== ' "$work/aside"
 [ -z "${failed:-}" ] || exit "$failed"
@@ -92,11 +94,6 @@ grep -v '^=== ' "$work/aside"
 step "flood, allocations, pages"
 CGO_ENABLED=0 go test -count=1 -run 'Flood|Alloc|OneLookupForMany' ./keystore ./tokenissuer ./caddymodule
 CGO_ENABLED=0 go test -count=1 -run DropFilePages ./cmd/warder
-
-# That everything can be measured, not how fast it is.
-step "bench"
-bench/run.sh -smoke compare >/dev/null
-SECONDS_EACH=1 deploy/pgo.sh "$work/warder.pgo"
 
 step "fuzz, ${FUZZTIME:=5s} each"
 ./fuzz.sh "$FUZZTIME" blind

@@ -94,7 +94,7 @@ func (r *running) start(prefix []string, env ...string) (err error) {
 		nginx:   {r.program, "-p", r.dir, "-c", "nginx.conf", "-e", "stderr"},
 		haproxy: {r.program, "-db", "-f", "haproxy.cfg"},
 	}[r.style]
-	r.process, err = start(r.name, r.dir, r.Port, append(prefix, argv...), env...)
+	r.process, err = start(r.name, r.dir, r.Port, serverCore, append(prefix, argv...), env...)
 	if err != nil || r.header != "" || !r.kind.checks() {
 		return err
 	}

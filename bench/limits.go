@@ -16,6 +16,7 @@ const (
 	limitedCPU    = 0.25
 	limitedMemory = 64 << 20
 	limitedRate   = 500 // requests a second
+	limitedRounds = 5   // for each of the others: a quota makes a tail of its own
 )
 
 // limits are control groups of their own, or, where this kernel or these rights
@@ -97,29 +98,23 @@ func (l *limits) remove() {
 // limited is what was measured of two contenders within limits, one after the
 // other, round by round.
 type limited struct {
-	how          string
-	bare, key    spread // p99 in microseconds
-	added        spread
-	bareP50      spread
-	keyP50       spread
-	memory       memory // of the one with keys
-	failed, sent int
+	rounds
+	how             string
+	bare, key       spread // p99 in microseconds
+	added           spread // of one round
+	bareP50, keyP50 spread
+	memory          memory // of the one with keys
+	failed, sent    int
 }
 
 // measureLimits asks in an open loop within the limits, with and without the
 // directive.
-func (b *bench) measureLimits(proxied bool) (limited, error) {
+func (b *bench) measureLimits(proxied bool) (m limited, err error) {
 	contenders := [2]contender{
 		{name: "Warder, no directive", program: b.warder, style: warder, kind: bare, proxied: proxied},
 		{name: "Warder, key", program: b.warder, style: warder, kind: key, proxied: proxied},
 	}
-	var (
-		m     limited
-		sides [2]*running
-		tails [2][]float64
-		mids  [2][]float64
-		added []float64
-	)
+	var sides [2]*running
 	for i, c := range contenders {
 		l, err := newLimits(fmt.Sprintf("warder-bench-%d-%d", os.Getpid(), i))
 		if err != nil {
@@ -132,26 +127,26 @@ func (b *bench) measureLimits(proxied bool) (limited, error) {
 		}
 		defer sides[i].kill()
 	}
+	time.Sleep(settled)
 	sides[0].header = sides[1].header // it, too, has to read what it does not check
-	for round := range b.rounds + 1 {
+	m.rounds, err = takeRounds(limitedRounds*b.rounds, func(int) ([]float64, error) {
+		var tails, mids [2]float64
 		for i, r := range sides {
-			a, err := b.knock(r, limitedRate, 2*b.seconds)
+			a, err := b.knock(r, limitedRate, b.seconds)
 			if err != nil {
-				return m, err
+				return nil, err
 			}
 			m.sent, m.failed = m.sent+len(a.latencies), m.failed+a.failed
-			if round > 0 {
-				tails[i] = append(tails[i], microseconds(p99(a.all())))
-				mids[i] = append(mids[i], microseconds(quantile(a.all(), 0.5)))
-			}
+			tails[i], mids[i] = microseconds(p99(a.all())), microseconds(quantile(a.all(), 0.5))
 		}
-		if round > 0 {
-			added = append(added, tails[1][round-1]-tails[0][round-1])
-		}
+		return []float64{tails[0], tails[1], tails[1] - tails[0], mids[0], mids[1]}, nil
+	})
+	if err != nil {
+		return m, err
 	}
-	m.bare, m.key, m.added = spreadOf(tails[0]), spreadOf(tails[1]), spreadOf(added)
-	m.bareP50, m.keyP50 = spreadOf(mids[0]), spreadOf(mids[1])
-	var err error
+	for i, into := range []*spread{&m.bare, &m.key, &m.added, &m.bareP50, &m.keyP50} {
+		*into = halfOf(m.columns[i])
+	}
 	m.memory, err = sides[1].memory()
 	return m, err
 }

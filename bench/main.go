@@ -9,8 +9,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -74,7 +72,11 @@ func run() (err error) {
 	flag.IntVar(&b.keys, "keys", 100_000, "keys in the store that is restarted")
 	flag.IntVar(&b.flooded, "flood", 1_000_000, "made-up keys in the flood")
 	flag.IntVar(&b.most, "pairs", 0, "how many pairs to compare, the first ones (0: all)")
+	serve := flag.Int("serve", 0, "be the API behind, on this port")
 	flag.Parse()
+	if *serve != 0 {
+		return serveAPI(*serve)
+	}
 	b.gogc = cmp.Or(os.Getenv("GOGC"), "100")
 
 	stop := make(chan os.Signal, 1)
@@ -88,9 +90,15 @@ func run() (err error) {
 		os.Exit(1)
 	}()
 	defer os.RemoveAll(b.dir)
-	if b.upstream, err = serveUpstream(); err != nil {
+	if err := keepAwake(); err != nil {
 		return err
 	}
+	api, err := startAPI(b.dir)
+	if err != nil {
+		return err
+	}
+	defer api.kill()
+	b.upstream = api.port
 	return b.measure(flag.Args())
 }
 
@@ -122,20 +130,6 @@ func (b *bench) measure(asked []string) error {
 }
 
 func (b *bench) say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
-
-// serveUpstream is an API that has nothing to do.
-func serveUpstream() (port int, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	go func() {
-		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = w.Write([]byte("hello")) // whoever asked may have gone
-		}))
-	}()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
 
 // machine says on what the figures were taken.
 func (b *bench) machine() string {

@@ -30,16 +30,16 @@ type process struct {
 	log   string // the file that holds what it said
 }
 
-// start starts a program on the servers' core and returns when it accepts
-// connections on port.
-func start(name, dir string, port int, argv []string, env ...string) (*process, error) {
+// start starts a program on a core and returns when it accepts connections on
+// port.
+func start(name, dir string, port int, core string, argv []string, env ...string) (*process, error) {
 	p := &process{title: name, port: port, log: filepath.Join(dir, "log")}
 	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	p.cmd = pinned(serverCore, argv)
+	p.cmd = pinned(core, argv)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}
 	if percent, set := os.LookupEnv("GOGC"); set {

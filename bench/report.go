@@ -61,10 +61,11 @@ func (b *bench) reportCompare() (string, error) {
 }
 
 func (b *bench) reportLimits() (string, error) {
-	var s strings.Builder
-	fmt.Fprintf(&s, "%s. %d requests a second, open loop, %d rounds of %d s each, in turn.\n\n", b.machine(), limitedRate, b.rounds, 2*b.seconds)
-	fmt.Fprintf(&s, "| | p50 without | p50 with a key | p99 without | p99 with a key | added p99 | spread | RSS | of which its own | highest RSS | failed |\n| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |\n")
-	how := ""
+	machine := b.machine()
+	var (
+		table, taken strings.Builder
+		how          string
+	)
 	for _, proxied := range []bool{false, true} {
 		m, err := b.measureLimits(proxied)
 		if err != nil {
@@ -75,12 +76,15 @@ func (b *bench) reportLimits() (string, error) {
 			title = "with an API behind"
 		}
 		how = m.how
-		fmt.Fprintf(&s, "| %s | %.0f µs | %.0f µs | %.0f µs | %.0f µs | %.0f µs | %.0f–%.0f µs | %s | %s | %s | %d of %d |\n", title,
+		fmt.Fprintf(&taken, " %s: %s.", strings.ToUpper(title[:1])+title[1:], m.rounds)
+		fmt.Fprintf(&table, "| %s | %.0f µs | %.0f µs | %.0f µs | %.0f µs | %.0f µs | %.0f–%.0f µs | %s | %s | %s | %d of %d |\n", title,
 			m.bareP50.median, m.keyP50.median, m.bare.median, m.key.median, m.added.median, m.added.low, m.added.high,
 			mebibytes(m.memory.resident), mebibytes(m.memory.anonymous), mebibytes(m.memory.peak), m.failed, m.sent)
 	}
-	fmt.Fprintf(&s, "\n%.2f CPU and %s: %s.\n", limitedCPU, mebibytes(limitedMemory), how)
-	return s.String(), nil
+	return fmt.Sprintf("%s. %d requests a second, open loop, %d s a round, in turn; medians, and the middle half of the rounds.%s\n\n"+
+		"| | p50 without | p50 with a key | p99 without | p99 with a key | added p99 | middle half | RSS | of which its own | highest RSS | failed |\n"+
+		"| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |\n%s\n%.2f CPU and %s: %s.\n",
+		machine, limitedRate, b.seconds, taken.String(), table.String(), limitedCPU, mebibytes(limitedMemory), how), nil
 }
 
 func (b *bench) reportFlood() (string, error) {
@@ -90,18 +94,21 @@ func (b *bench) reportFlood() (string, error) {
 		return "", err
 	}
 	var s strings.Builder
-	fmt.Fprintf(&s, "%s. The owner of a good key asks %d times a second; beside it come %d requests a second.\n\n", machine, ownerRate, floodRate)
-	fmt.Fprintf(&s, "| beside the owner | owner's p99 | spread | to alone |\n| --- | ---: | --- | ---: |\n")
+	fmt.Fprintf(&s, "%s. The owner of a good key asks %d times a second; beside it come %d requests a second. %d s a round, in turn; medians, and the middle half of the rounds: %s.\n\n",
+		machine, ownerRate, floodRate, b.seconds, f.rounds)
+	fmt.Fprintf(&s, "| beside the owner | owner's p99 | middle half | to alone | middle half |\n| --- | ---: | --- | ---: | --- |\n")
 	for _, row := range []struct {
-		name string
-		p99  spread
+		name       string
+		p99, ratio spread
 	}{
-		{"nobody", f.alone}, {"the same rate of good requests", f.crowd},
-		{fmt.Sprintf("a flood of %d made-up keys", f.keys), f.flood}, {"nobody, afterwards", f.after},
+		{"nobody", f.alone, spread{1, 1, 1}},
+		{"the same rate of good requests", f.crowd, f.crowdRatio},
+		{"a flood of made-up keys", f.flood, f.floodRatio},
 	} {
-		fmt.Fprintf(&s, "| %s | %.0f µs | %.0f–%.0f µs | %.2f |\n", row.name, row.p99.median, row.p99.low, row.p99.high, row.p99.median/f.alone.median)
+		fmt.Fprintf(&s, "| %s | %.0f µs | %.0f–%.0f µs | %.2f | %.2f–%.2f |\n",
+			row.name, row.p99.median, row.p99.low, row.p99.high, row.ratio.median, row.ratio.low, row.ratio.high)
 	}
-	fmt.Fprintf(&s, "\nRSS before and after: %s, %s.\n", mebibytes(f.memoryBefore.resident), mebibytes(f.memoryAfter.resident))
+	fmt.Fprintf(&s, "\n%d made-up keys in all. RSS after the first round: %s, after the last: %s.\n", f.keys, mebibytes(f.memoryBefore.resident), mebibytes(f.memoryAfter.resident))
 	return s.String(), nil
 }
 
@@ -112,14 +119,16 @@ func (b *bench) reportRestart() (string, error) {
 		return "", err
 	}
 	var s strings.Builder
-	fmt.Fprintf(&s, "%s. %d keys, imported in %s; %d requests a second, Zipf with exponent %.1f.\n\n",
-		machine, m.keys, m.imported.Round(time.Second/10), restartRate, zipfExponent)
-	fmt.Fprintf(&s, "| when | p99 | to before |\n| --- | ---: | ---: |\n| before the restart | %.0f µs | 1.00 |\n", microseconds(m.before))
+	fmt.Fprintf(&s, "%s. %d keys, imported in %s; %d requests a second, Zipf with exponent %.1f. Medians, and the middle half of the rounds: %s.\n\n",
+		machine, m.keys, m.imported.Round(time.Second/10), restartRate, zipfExponent, m.rounds)
+	fmt.Fprintf(&s, "| when | p99 | middle half | to before | middle half |\n| --- | ---: | --- | ---: | --- |\n| before the restart | %.0f µs | %.0f–%.0f µs | 1.00 | 1.00–1.00 |\n",
+		m.before.median, m.before.low, m.before.high)
 	for i, tail := range m.after {
-		fmt.Fprintf(&s, "| second %d after it | %.0f µs | %.2f |\n", i+1, microseconds(tail), float64(tail)/float64(m.before))
+		ratio := m.ratios[i]
+		fmt.Fprintf(&s, "| second %d after it | %.0f µs | %.0f–%.0f µs | %.2f | %.2f–%.2f |\n", i+1, tail.median, tail.low, tail.high, ratio.median, ratio.low, ratio.high)
 	}
-	fmt.Fprintf(&s, "\nFrom the signal to the first connection: %s. %d requests with %d different keys after it, %d look-ups in the store.\n",
-		m.down.Round(time.Millisecond), m.request, m.asked, m.lookups)
+	fmt.Fprintf(&s, "\nFrom the signal to the first connection: %.0f ms (%.0f–%.0f). After all of the restarts %d requests with %d different keys, counted for each restart anew, and %d look-ups in the store.\n",
+		m.down.median, m.down.low, m.down.high, m.requests, m.asked, m.lookups)
 	return s.String(), nil
 }
 

@@ -29,17 +29,22 @@ const (
 	afterSeconds = 6
 )
 
-// restarted is what a restart cost callers whose keys follow a Zipf
+// restarted is what restarts cost callers whose keys follow a Zipf
 // distribution.
 type restarted struct {
-	keys, asked      int
-	imported, down   time.Duration
-	before           time.Duration   // p99 of the seconds before, the first two left out
-	after            []time.Duration // p99, second by second
-	lookups, request int
+	rounds
+	keys     int
+	imported time.Duration
+	down     spread   // milliseconds
+	before   spread   // p99 of the seconds before, the first two left out, in microseconds
+	after    []spread // p99, second by second
+	ratios   []spread // to before
+
+	requests, asked, lookups int // after all of the restarts: requests, different keys of each, look-ups
 }
 
-// measureRestart imports keys, asks with them, restarts, and asks again.
+// measureRestart imports keys, and then asks with them, restarts, and asks
+// again, time after time.
 func (b *bench) measureRestart() (m restarted, err error) {
 	c := contender{name: "Warder, keys", program: b.warder, style: warder, kind: key, proxied: true, keys: b.keys}
 	r, err := c.run(filepath.Join(b.dir, "restart"), b.upstream, nil)
@@ -53,29 +58,46 @@ func (b *bench) measureRestart() (m restarted, err error) {
 		return m, err
 	}
 	m.imported = time.Since(begun)
+	m.rounds, err = takeRounds(b.rounds, func(int) ([]float64, error) { return b.restart(r, &m) })
+	if err != nil {
+		return m, err
+	}
+	m.down, m.before = halfOf(m.columns[0]), halfOf(m.columns[1])
+	for i := range afterSeconds {
+		m.after = append(m.after, halfOf(m.columns[2+2*i]))
+		m.ratios = append(m.ratios, halfOf(m.columns[3+2*i]))
+	}
+	return m, nil
+}
+
+// restart restarts once. Its figures are how long nobody listened, the p99
+// before, and that of each second after, each with its ratio.
+func (b *bench) restart(r *running, m *restarted) ([]float64, error) {
+	time.Sleep(settled) // what a server does once after its start is not what it is like before a restart
 	calm, _, err := b.zipf(r, calmSeconds)
 	if err != nil {
-		return m, err
+		return nil, err
 	}
-	m.before = p99(calm.since(2*time.Second, calmSeconds*time.Second))
-	begun = time.Now()
+	before := microseconds(p99(calm.since(2*time.Second, calmSeconds*time.Second)))
+	begun := time.Now()
 	if err := r.stop(); err != nil {
-		return m, err
+		return nil, err
 	}
 	if err := r.start(nil); err != nil {
-		return m, err
+		return nil, err
 	}
-	m.down = time.Since(begun)
-	again, distinct, err := b.zipf(r, afterSeconds)
+	figures := []float64{float64(time.Since(begun)) / float64(time.Millisecond), before}
+	again, asked, err := b.zipf(r, afterSeconds)
 	if err != nil {
-		return m, err
+		return nil, err
 	}
 	for i := range time.Duration(afterSeconds) {
-		m.after = append(m.after, p99(again.since(i*time.Second, (i+1)*time.Second)))
+		tail := microseconds(p99(again.since(i*time.Second, (i+1)*time.Second)))
+		figures = append(figures, tail, tail/before)
 	}
-	m.asked, m.request = distinct, len(again.latencies)
-	m.lookups, err = r.lookups()
-	return m, err
+	lookups, err := r.lookups()
+	m.requests, m.asked, m.lookups = m.requests+len(again.latencies), m.asked+asked, m.lookups+lookups
+	return figures, err
 }
 
 // credentialOf is the i-th of the imported credentials.

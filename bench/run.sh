@@ -38,11 +38,12 @@ done
 go build -o "$work/bench" ./bench
 go build -o "$work/caddy" ./bench/caddy
 if [ -z "${WARDER_BINARY:-}" ]; then
-	go build -trimpath -pgo=deploy/warder.pgo -o "$work/warder" ./cmd/warder
-	WARDER_BINARY=$work/warder
+	go build -trimpath -pgo=deploy/warder.pgo -o "$work/linked" ./cmd/warder
+	WARDER_BINARY=$work/linked
 	if [ -z "$smoke" ]; then
 		go build -trimpath -o "$work/unprofiled" ./cmd/warder
 		flags+=(-unprofiled "$work/unprofiled")
 	fi
 fi
-taskset -c 1 "$work/bench" -warder "$WARDER_BINARY" -caddy "$work/caddy" ${flags[@]+"${flags[@]}"} "${modes[@]}"
+cp "$WARDER_BINARY" "$work/warder" # as it is installed: of a file that was written through memory, the kernel maps more at once
+taskset -c 1 "$work/bench" -warder "$work/warder" -caddy "$work/caddy" ${flags[@]+"${flags[@]}"} "${modes[@]}"

@@ -20,6 +20,12 @@ func spreadOf(figures []float64) spread {
 	return spread{s[0], middle, s[len(s)-1]}
 }
 
+// halfOf is the middle of many figures, and between which the middle half of
+// them lies: of many, some are always far off.
+func halfOf(figures []float64) spread {
+	return spread{quantile(figures, 0.25), spreadOf(figures).median, quantile(figures, 0.75)}
+}
+
 // quantile returns the smallest figure that a part q of all does not exceed.
 func quantile[F cmp.Ordered](figures []F, q float64) F {
 	s := slices.Sorted(slices.Values(figures))
