@@ -3,7 +3,7 @@
 # Linux, two cores, Go, taskset, and wrk to compare; nginx and HAProxy are
 # measured if they are there (Debian: apt-get install wrk nginx haproxy).
 #
-#   bench/run.sh                      everything, about a quarter of an hour
+#   bench/run.sh                      everything, about half an hour
 #   bench/run.sh compare              CPU for each request, side by side
 #   bench/run.sh limits               a quarter of a CPU and 64 MiB
 #   bench/run.sh flood                made-up keys beside an owner
