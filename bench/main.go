@@ -72,6 +72,7 @@ func run() (err error) {
 	flag.IntVar(&b.keys, "keys", 100_000, "keys in the store that is restarted")
 	flag.IntVar(&b.flooded, "flood", 1_000_000, "made-up keys in the flood")
 	flag.IntVar(&b.most, "pairs", 0, "how many pairs to compare, the first ones (0: all)")
+	awake := flag.Bool("awake", true, "keep the cores awake")
 	serve := flag.Int("serve", 0, "be the API behind, on this port")
 	flag.Parse()
 	if *serve != 0 {
@@ -90,8 +91,10 @@ func run() (err error) {
 		os.Exit(1)
 	}()
 	defer os.RemoveAll(b.dir)
-	if err := keepAwake(); err != nil {
-		return err
+	if *awake {
+		if err := keepAwake(); err != nil {
+			return err
+		}
 	}
 	api, err := startAPI(b.dir)
 	if err != nil {

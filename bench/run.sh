@@ -26,7 +26,7 @@ flags=() modes=() smoke=
 while [ $# -gt 0 ]; do
 	case $1 in
 	-write) flags+=(-readme bench/README.md -plot bench/plot.svg) ;;
-	-smoke) smoke=yes flags+=(-rounds 1 -seconds 1 -keys 2000 -flood 8000 -pairs 2) ;;
+	-smoke) smoke=yes flags+=(-awake=false -rounds 1 -seconds 1 -keys 2000 -flood 8000 -pairs 2) ;;
 	-h | -help | --help) flags+=(-h) ;;
 	-*) flags+=("$1" "${2:?a value for $1}") && shift ;;
 	*) modes+=("$1") ;;

@@ -287,6 +287,20 @@ func TestPromotedStandby(t *testing.T) {
 	}
 }
 
+// awaitSpare waits until the pool has opened the connections that it keeps
+// spare: one under way would be of before what a test does next, and be used
+// once, even though the pool is reset.
+func awaitSpare(t *testing.T, s *Store) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		have := s.pool.Stat()
+		if have.ConstructingConns() == 0 && have.TotalConns() >= s.pool.Config().MinConns {
+			return
+		}
+	}
+	t.Fatal("the pool does not open its spare connections")
+}
+
 // A server that has become read only is let go of, as a standby is.
 func TestReadOnlyServer(t *testing.T) {
 	c := newDatabase(t)
@@ -294,6 +308,7 @@ func TestReadOnlyServer(t *testing.T) {
 	operator := session(t, c)
 	database := ask[string](t, operator, "SELECT current_database()")
 	putKey(t, s, "key_a")
+	awaitSpare(t, s)
 	execute(t, operator, "ALTER DATABASE "+database+" SET default_transaction_read_only = on")
 	s.pool.Reset()
 	for name, call := range calls(s) {
