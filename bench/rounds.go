@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,15 +37,20 @@ func takeRounds(n int, round func(i int) ([]float64, error)) (rounds, error) {
 			calm = append(calm, figures)
 		}
 	}
+	return pick(n, calm, disturbed), nil
+}
+
+// pick takes n rounds, calm ones first, as far as there are that many.
+func pick(n int, calm, disturbed [][]float64) rounds {
 	fill := min(n-len(calm), len(disturbed))
-	taken := append(calm, disturbed[:fill]...)
+	taken := slices.Concat(calm, disturbed[:fill])
 	r := rounds{columns: make([][]float64, len(taken[0])), disturbed: fill, leftOut: len(disturbed) - fill}
 	for _, figures := range taken {
 		for i, figure := range figures {
 			r.columns[i] = append(r.columns[i], figure)
 		}
 	}
-	return r, nil
+	return r
 }
 
 // String says how many rounds there were, for a table's heading.
